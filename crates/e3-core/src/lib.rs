@@ -1,0 +1,34 @@
+//! The engine of e3, coupled to nothing: no file system, process, network, environment or terminal of its own.
+//!
+//! What it needs from outside comes in through the seams (module `seams`), each a small trait with its contract.
+//! The one place that touches files is `MemoryObjects`, whose contract has two verbs that take a path.
+
+mod clock;
+mod dataflow;
+mod execution;
+mod memory;
+mod mock;
+mod seams;
+mod tree;
+mod views;
+
+pub use clock::{Clock, SystemClock, TestClock};
+pub use dataflow::{
+    Action, Dataflow, DataflowError, DataflowOptions, DataflowPolicy, Force, Graph, GraphError, NamePattern,
+    NamePatternError, OnFailure, RunReport, TaskFailure, TaskIndex, dataflow_execute, dataflow_execute_held,
+};
+pub use execution::{ExecutionContext, ExecutionKey, Lookup, Outcome, Usage, lookup_many, perform};
+pub use memory::{MemoryLeases, MemoryLogs, MemoryObjects, MemoryRefs, MemoryStorage};
+pub use mock::{MockCall, MockResponse, MockTaskRunner};
+pub use seams::{
+    Access, Acquired, ByteStream, Cancellation, EventSink, Holder, Lease, LeaseError, LeaseMode, LeaseStore,
+    LogError, LogStore, LogStream, NoEvents, ObjectError, ObjectStore, ObjectStoreExt, OutputSink,
+    Precondition, ProcessIdentity, RefChange, RefError, RefName, RefStore, Scan, Source, StageItem,
+    StorageBackend, StorageError, TaskExecuteOptions, TaskResult, TaskRunner, Unavailable,
+};
+pub use tree::{Tree, TreeBuilder, TreeEntry, TreeError, TreeProblem, read_tree, tree_size};
+pub use views::{
+    DatasetError, DatasetRef, DeployReport, ExecutionRecord, Origin, PackageError, ResultRecord, RunRecord,
+    TaskStatus, WorkspaceError, WorkspaceLease, WorkspaceRecord, datasets, executions, packages, runs,
+    status, workspaces,
+};

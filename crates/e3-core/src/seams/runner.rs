@@ -1,0 +1,92 @@
+//! `TaskRunner`: something that can execute a task. The seam that takes a dataflow from a laptop to a cluster.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use e3_types::{ExecutionId, Failure, Hash, ObjectRef};
+use tokio_util::sync::CancellationToken;
+
+use super::StorageBackend;
+
+/// Executes tasks.
+///
+/// * The same task on the same inputs has one identity, whoever runs it: implementations look results up and record
+///   them with `perform`, which is written once.
+/// * A task that fails is a result, and so is a storage that fails: there is no other channel for bad news.
+/// * Concurrency: any number of calls at once; limits are the caller's business, or a wrapper's.
+/// * Cancellation: through the options; the call still returns, soon, with `Failure::Cancelled`. A dropped future
+///   leaves no process behind; its execution may stay recorded as running until somebody finds its owner dead.
+#[async_trait]
+pub trait TaskRunner: Send + Sync {
+    /// Executes the task object `task` on input objects in the task's order, or finds that it was done before.
+    async fn execute(
+        &self,
+        storage: &dyn StorageBackend,
+        task: Hash,
+        inputs: &[Hash],
+        options: TaskExecuteOptions,
+    ) -> TaskResult;
+}
+
+/// How one task is to be executed. Nothing here changes what it computes.
+#[derive(Clone, Default)]
+pub struct TaskExecuteOptions {
+    /// Execute even if the result is known.
+    pub force: bool,
+    /// Which attempt this is, from 1; 0 counts as 1.
+    pub attempt: u32,
+    /// The longest that it may take.
+    pub timeout: Option<Duration>,
+    /// How to stop it.
+    pub cancellation: Cancellation,
+    /// Sees standard output as it comes, beside the log.
+    pub stdout: Option<OutputSink>,
+    /// Sees standard error as it comes, beside the log.
+    pub stderr: Option<OutputSink>,
+}
+
+/// Sees output as it comes. It must not block.
+pub type OutputSink = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
+/// The two ways to ask for an end.
+#[derive(Debug, Clone, Default)]
+pub struct Cancellation {
+    /// Stop politely: processes get SIGTERM and time to clean up.
+    pub stop: CancellationToken,
+    /// Stop at once.
+    pub kill: CancellationToken,
+}
+
+impl Cancellation {
+    /// A cancellation that follows this one and can also be used on its own.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { stop: self.stop.child_token(), kill: self.kill.child_token() }
+    }
+
+    /// Whether an end was asked for.
+    pub fn is_requested(&self) -> bool {
+        self.stop.is_cancelled() || self.kill.is_cancelled()
+    }
+
+    /// Returns when an end is asked for, either way.
+    pub async fn requested(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.kill.cancelled() => {}
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskResult {
+    /// The output, or why there is none.
+    pub outcome: Result<ObjectRef, Failure>,
+    /// Whether an earlier execution answered.
+    pub cached: bool,
+    /// The execution that made the output or failed; none if it never came to one.
+    pub execution: Option<ExecutionId>,
+    /// How long that execution took, in milliseconds.
+    pub took_ms: u64,
+}

@@ -1,0 +1,293 @@
+//! Trees: folders as objects. Pure: who walks a file system and who puts the objects is somebody else.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    path::{Component, Path, PathBuf},
+};
+
+use bytes::Bytes;
+use e3_types::{
+    Dir, DirEntry, FileEntry, ObjectRef, SymlinkTargetError, check_entry_name, check_symlink_target,
+};
+
+use crate::{ObjectError, ObjectStore, ObjectStoreExt};
+
+/// The largest `dir` object that is read, in bytes: one folder of more than a million entries.
+const LARGEST_DIR: u64 = 256 << 20;
+
+/// Collects what a folder holds and makes the `dir` objects of it.
+#[derive(Debug, Default)]
+pub struct TreeBuilder(Folder);
+
+#[derive(Debug, Default)]
+struct Folder {
+    folders: BTreeMap<String, Folder>,
+    others: BTreeMap<String, DirEntry>,
+}
+
+/// A folder as objects.
+#[derive(Debug)]
+pub struct Tree {
+    /// The root.
+    pub root: ObjectRef,
+    /// All `dir` objects of the tree, the root among them, subfolders before the folders that hold them.
+    pub dirs: Vec<Bytes>,
+}
+
+/// An entry that cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` cannot be stored: {problem}", path.display())]
+pub struct TreeError {
+    /// The entry, relative to the folder.
+    pub path: PathBuf,
+    /// Why.
+    pub problem: TreeProblem,
+}
+
+/// Why an entry cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeProblem {
+    /// Names are UTF-8.
+    #[error("its name is not UTF-8")]
+    NameNotUtf8,
+    /// Not a path below the folder.
+    #[error("it is not a plain path below the folder")]
+    Outside,
+    /// The same path came twice, as different things.
+    #[error("it is there twice, as two different things")]
+    Clash,
+    /// The target of a symbolic link is not UTF-8.
+    #[error("the symbolic link's target is not UTF-8")]
+    TargetNotUtf8,
+    /// The symbolic link leaves the folder.
+    #[error(transparent)]
+    Target(#[from] SymlinkTargetError),
+    /// Neither a file nor a folder nor a symbolic link.
+    #[error("it is a device, a socket or a fifo; only files, folders and symbolic links can be kept")]
+    Special,
+}
+
+impl TreeBuilder {
+    /// An empty folder.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a subfolder and those above it. A folder may be added any number of times.
+    pub fn add_dir(&mut self, path: &Path) -> Result<(), TreeError> {
+        self.folder(path, path).map(drop)
+    }
+
+    /// Adds a file; the folders above it come to be.
+    pub fn add_file(&mut self, path: &Path, file: FileEntry) -> Result<(), TreeError> {
+        self.add(path, DirEntry::File(file))
+    }
+
+    /// Adds a symbolic link, if its target stays inside the tree.
+    pub fn add_symlink(&mut self, path: &Path, target: &OsStr) -> Result<(), TreeError> {
+        let refuse = |problem| TreeError { path: path.to_owned(), problem };
+        let target = target.to_str().ok_or_else(|| refuse(TreeProblem::TargetNotUtf8))?;
+        let depth = path.components().count().saturating_sub(1);
+        check_symlink_target(target, depth).map_err(|error| refuse(error.into()))?;
+        self.add(path, DirEntry::Symlink(target.to_owned()))
+    }
+
+    fn add(&mut self, path: &Path, entry: DirEntry) -> Result<(), TreeError> {
+        let refuse = |problem| TreeError { path: path.to_owned(), problem };
+        let (parent, name) =
+            path.parent().zip(path.file_name()).ok_or_else(|| refuse(TreeProblem::Outside))?;
+        let name = entry_name(name).map_err(refuse)?;
+        let folder = self.folder(parent, path)?;
+        if folder.folders.contains_key(&name) || folder.others.get(&name).is_some_and(|other| *other != entry)
+        {
+            return Err(refuse(TreeProblem::Clash));
+        }
+        folder.others.insert(name, entry);
+        Ok(())
+    }
+
+    fn folder(&mut self, path: &Path, blamed: &Path) -> Result<&mut Folder, TreeError> {
+        let refuse = |problem| TreeError { path: blamed.to_owned(), problem };
+        let mut folder = &mut self.0;
+        for component in path.components() {
+            let name = match component {
+                Component::Normal(name) => entry_name(name).map_err(refuse)?,
+                Component::CurDir => continue,
+                Component::Prefix(_) | Component::RootDir | Component::ParentDir => {
+                    return Err(refuse(TreeProblem::Outside));
+                }
+            };
+            if folder.others.contains_key(&name) {
+                return Err(refuse(TreeProblem::Clash));
+            }
+            folder = folder.folders.entry(name).or_default();
+        }
+        Ok(folder)
+    }
+
+    /// The objects.
+    pub fn finish(self) -> Tree {
+        let mut dirs = Vec::new();
+        let root = self.0.finish(&mut dirs);
+        Tree { root, dirs }
+    }
+}
+
+impl Folder {
+    fn finish(self, dirs: &mut Vec<Bytes>) -> ObjectRef {
+        let mut entries = self.others;
+        for (name, folder) in self.folders {
+            entries.insert(name, DirEntry::Dir(folder.finish(dirs)));
+        }
+        let bytes = Dir { entries }.encode();
+        let object = ObjectRef::of(&bytes);
+        dirs.push(bytes.into());
+        object
+    }
+}
+
+fn entry_name(name: &OsStr) -> Result<String, TreeProblem> {
+    let name = name.to_str().ok_or(TreeProblem::NameNotUtf8)?;
+    check_entry_name(name).map_err(|_| TreeProblem::Outside)?;
+    Ok(name.to_owned())
+}
+
+/// An entry of a tree that was read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TreeEntry {
+    /// A folder; it comes before what it holds.
+    Dir,
+    /// A file.
+    File(FileEntry),
+    /// A symbolic link with its target, which stays inside the tree.
+    Symlink(String),
+}
+
+/// Everything below the `dir` object `root`: paths relative to it, folders before what they hold, names sorted.
+pub async fn read_tree(
+    objects: &dyn ObjectStore,
+    root: &ObjectRef,
+) -> Result<Vec<(PathBuf, TreeEntry)>, ObjectError> {
+    Ok(read(objects, root).await?.0)
+}
+
+/// All objects below the `dir` object `root`, without itself: files and subfolders.
+pub(crate) async fn tree_objects(
+    objects: &dyn ObjectStore,
+    root: &ObjectRef,
+) -> Result<Vec<ObjectRef>, ObjectError> {
+    let (entries, mut all) = read(objects, root).await?;
+    all.extend(entries.into_iter().filter_map(|(_, entry)| match entry {
+        TreeEntry::File(file) => Some(file.object),
+        TreeEntry::Dir | TreeEntry::Symlink(_) => None,
+    }));
+    Ok(all)
+}
+
+/// The entries below `root`, and the `dir` objects of the subfolders.
+async fn read(
+    objects: &dyn ObjectStore,
+    root: &ObjectRef,
+) -> Result<(Vec<(PathBuf, TreeEntry)>, Vec<ObjectRef>), ObjectError> {
+    let mut entries = Vec::new();
+    let mut subfolders = Vec::new();
+    let mut open = vec![(PathBuf::new(), *root)];
+    while let Some((path, object)) = open.pop() {
+        let corrupt = |message: String| ObjectError::Corrupt { hash: object.hash, message };
+        let bytes = objects.get_bytes(&object.hash, LARGEST_DIR).await?;
+        let dir = Dir::decode(&bytes).map_err(|error| corrupt(error.to_string()))?;
+        if !path.as_os_str().is_empty() {
+            entries.push((path.clone(), TreeEntry::Dir));
+        }
+        let depth = path.components().count();
+        for (name, entry) in dir.entries {
+            let path = path.join(&name);
+            match entry {
+                DirEntry::File(file) => entries.push((path, TreeEntry::File(file))),
+                DirEntry::Dir(object) => {
+                    subfolders.push(object);
+                    open.push((path, object));
+                }
+                DirEntry::Symlink(target) => {
+                    check_symlink_target(&target, depth).map_err(|error| corrupt(error.to_string()))?;
+                    entries.push((path, TreeEntry::Symlink(target)));
+                }
+            }
+        }
+    }
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok((entries, subfolders))
+}
+
+/// How many files a tree holds, and their sizes together, in bytes.
+pub async fn tree_size(objects: &dyn ObjectStore, root: &ObjectRef) -> Result<(u64, u64), ObjectError> {
+    let files = read_tree(objects, root).await?.into_iter().filter_map(|(_, entry)| match entry {
+        TreeEntry::File(file) => Some(file.object.size),
+        TreeEntry::Dir | TreeEntry::Symlink(_) => None,
+    });
+    Ok(files.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryObjects;
+
+    fn file(bytes: &[u8]) -> FileEntry {
+        FileEntry { object: ObjectRef::of(bytes), executable: false }
+    }
+
+    #[tokio::test]
+    async fn a_tree_reads_back_as_it_was_built() {
+        let mut builder = TreeBuilder::new();
+        builder.add_file(Path::new("b/c/x"), file(b"x")).unwrap();
+        builder.add_file(Path::new("a"), file(b"a")).unwrap();
+        builder.add_dir(Path::new("empty")).unwrap();
+        builder.add_symlink(Path::new("b/up"), OsStr::new("../a")).unwrap();
+        let tree = builder.finish();
+        let store = MemoryObjects::default();
+        for dir in tree.dirs {
+            store.put_bytes(dir).await.unwrap();
+        }
+        let entries = read_tree(&store, &tree.root).await.unwrap();
+        assert_eq!(
+            entries,
+            [
+                ("a".into(), TreeEntry::File(file(b"a"))),
+                ("b".into(), TreeEntry::Dir),
+                ("b/c".into(), TreeEntry::Dir),
+                ("b/c/x".into(), TreeEntry::File(file(b"x"))),
+                ("b/up".into(), TreeEntry::Symlink("../a".into())),
+                ("empty".into(), TreeEntry::Dir),
+            ]
+        );
+        assert_eq!(tree_size(&store, &tree.root).await.unwrap(), (2, 2));
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_refused_by_name() {
+        use std::os::unix::ffi::OsStrExt;
+        let mut builder = TreeBuilder::new();
+        builder.add_file(Path::new("a"), file(b"a")).unwrap();
+        for (error, expected) in [
+            (builder.add_file(Path::new("a"), file(b"b")), "`a` cannot be stored: it is there twice"),
+            (builder.add_file(Path::new("a/b"), file(b"b")), "`a/b` cannot be stored: it is there twice"),
+            (builder.add_file(Path::new("../b"), file(b"b")), "not a plain path"),
+            (builder.add_file(Path::new("/b"), file(b"b")), "not a plain path"),
+            (builder.add_file(Path::new(OsStr::from_bytes(b"\xff")), file(b"b")), "not UTF-8"),
+            (builder.add_symlink(Path::new("l"), OsStr::new("../x")), "outside the folder"),
+        ] {
+            let message = error.unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_was_stored_deeper_than_it_may_be_is_corrupt() {
+        let store = MemoryObjects::default();
+        let dir = Dir { entries: [("l".to_owned(), DirEntry::Symlink("../../etc".into()))].into() };
+        let root = store.put_bytes(dir.encode()).await.unwrap();
+        assert!(matches!(read_tree(&store, &root).await, Err(ObjectError::Corrupt { .. })));
+    }
+}

@@ -1,0 +1,118 @@
+//! Executions: `executions/ID` is the history of one, `results/TASK/INPUTS` the newest finished one of a key,
+//! `latest/TASK/INPUTS` the id of the newest one of a key, finished or not.
+
+use e3_types::{ExecutionId, ExecutionState, Failure, Hash, ObjectRef, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{decode, encode, read};
+use crate::{ExecutionKey, Holder, RefChange, RefError, RefName, StorageBackend, StorageError, Usage};
+
+/// What is recorded of an execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecutionRecord {
+    /// The execution.
+    pub execution: ExecutionId,
+    /// The task object.
+    pub task: Hash,
+    /// The input objects in the task's order.
+    pub inputs: Vec<Hash>,
+    /// How it stands.
+    pub state: ExecutionState,
+    /// Which attempt of its run, from 1.
+    pub attempt: u32,
+    /// When it started.
+    pub started: Timestamp,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// The output, or why there is none.
+    pub outcome: Option<Result<ObjectRef, Failure>>,
+    /// What it cost.
+    pub usage: Usage,
+    /// Which runner executed it.
+    pub runner: String,
+    /// On whose behalf.
+    pub owner: Holder,
+}
+
+/// The newest finished execution of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultRecord {
+    /// The execution.
+    pub execution: ExecutionId,
+    /// The output, or why there is none.
+    pub outcome: Result<ObjectRef, Failure>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+}
+
+fn execution_name(execution: ExecutionId) -> RefName {
+    RefName::new(&[&"executions", &execution])
+}
+
+fn result_name(key: &ExecutionKey) -> RefName {
+    RefName::new(&[&"results", &key.task, &key.inputs])
+}
+
+fn latest_name(key: &ExecutionKey) -> RefName {
+    RefName::new(&[&"latest", &key.task, &key.inputs])
+}
+
+/// The newest finished execution of each key, in the order of the keys.
+pub async fn results(
+    storage: &dyn StorageBackend,
+    keys: &[ExecutionKey],
+) -> Result<Vec<Option<ResultRecord>>, RefError> {
+    let names: Vec<_> = keys.iter().map(result_name).collect();
+    let values = storage.refs().read(&names).await?;
+    names
+        .iter()
+        .zip(values)
+        .map(|(name, value)| value.map(|value| decode(name, &value)).transpose())
+        .collect()
+}
+
+/// The newest execution of a key, finished or not.
+pub async fn latest(
+    storage: &dyn StorageBackend,
+    key: &ExecutionKey,
+) -> Result<Option<ExecutionId>, RefError> {
+    read(storage.refs(), &latest_name(key)).await
+}
+
+/// The record of an execution.
+pub async fn find(
+    storage: &dyn StorageBackend,
+    execution: ExecutionId,
+) -> Result<Option<ExecutionRecord>, RefError> {
+    read(storage.refs(), &execution_name(execution)).await
+}
+
+/// Records that an execution has started.
+pub(crate) async fn record_start(
+    storage: &dyn StorageBackend,
+    record: &ExecutionRecord,
+) -> Result<(), StorageError> {
+    let key = ExecutionKey::new(record.task, &record.inputs);
+    let changes = vec![
+        RefChange::set(execution_name(record.execution), encode(record)),
+        RefChange::set(latest_name(&key), encode(&record.execution)),
+    ];
+    Ok(storage.refs().write(changes).await?)
+}
+
+/// Records how an execution ended. One that was cancelled has no verdict and leaves the result of its key alone.
+pub(crate) async fn record_end(
+    storage: &dyn StorageBackend,
+    record: &ExecutionRecord,
+    key: ExecutionKey,
+    took_ms: u64,
+) -> Result<(), StorageError> {
+    let mut changes = vec![RefChange::set(execution_name(record.execution), encode(record))];
+    if let Some(outcome) = &record.outcome
+        && *outcome != Err(Failure::Cancelled)
+    {
+        let result = ResultRecord { execution: record.execution, outcome: outcome.clone(), took_ms };
+        changes.push(RefChange::set(result_name(&key), encode(&result)));
+    }
+    Ok(storage.refs().write(changes).await?)
+}

@@ -1,0 +1,37 @@
+//! Typed views over the ref store: what packages, workspaces, datasets, executions and runs look like as records.
+//!
+//! Written once, for every storage. A record is JSON under a name; each file says which names are its own.
+
+pub mod datasets;
+pub mod executions;
+pub mod packages;
+pub mod runs;
+pub mod status;
+pub mod workspaces;
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use self::{
+    datasets::{DatasetError, DatasetRef, Origin},
+    executions::{ExecutionRecord, ResultRecord},
+    packages::PackageError,
+    runs::RunRecord,
+    status::TaskStatus,
+    workspaces::{DeployReport, WorkspaceError, WorkspaceLease, WorkspaceRecord},
+};
+use crate::{RefError, RefName, RefStore};
+
+fn encode(record: &impl Serialize) -> Bytes {
+    serde_json::to_vec(record).expect("records are plain data with text keys").into()
+}
+
+fn decode<T: DeserializeOwned>(name: &RefName, value: &[u8]) -> Result<T, RefError> {
+    serde_json::from_slice(value)
+        .map_err(|error| RefError::Corrupt { name: name.clone(), message: error.to_string() })
+}
+
+async fn read<T: DeserializeOwned>(refs: &dyn RefStore, name: &RefName) -> Result<Option<T>, RefError> {
+    let value = refs.read(std::slice::from_ref(name)).await?.pop().flatten();
+    value.map(|value| decode(name, &value)).transpose()
+}

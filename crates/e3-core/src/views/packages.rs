@@ -1,0 +1,185 @@
+//! Packages: `packages/NAME/VERSION` is the reference of a package object.
+
+use e3_types::{
+    ErrorClass, Kind, Name, ObjectFormatError, ObjectRef, Package, PackageName, PackageVersion, TaskObject,
+};
+
+use super::{decode, encode};
+use crate::{Graph, GraphError, ObjectStoreExt, RefChange, RefName, Scan, StorageBackend, StorageError};
+
+/// The largest package object that is read, in bytes.
+const LARGEST_PACKAGE: u64 = 1 << 30;
+/// The largest task object that is read, in bytes.
+const LARGEST_TASK: u64 = 64 << 20;
+
+/// What goes wrong with packages.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    /// There is no such package.
+    #[error(
+        "there is no package `{name}` {version} in this repository: `e3 package list` shows what there is"
+    )]
+    NotFound {
+        /// Its name.
+        name: PackageName,
+        /// Its version.
+        version: PackageVersion,
+    },
+    /// The object is not a package, or one of its tasks is not a task.
+    #[error("object {}: {source}", object.hash)]
+    Format {
+        /// The object.
+        object: ObjectRef,
+        /// What is wrong with it.
+        source: ObjectFormatError,
+    },
+    /// The wiring makes no dataflow.
+    #[error("package `{name}`: {source}")]
+    Graph {
+        /// The package.
+        name: PackageName,
+        /// What is wrong with it.
+        source: GraphError,
+    },
+    /// A task and the datasets that it is wired to do not fit.
+    #[error("package `{package}`, task `{task}`: {message}")]
+    Wiring {
+        /// The package.
+        package: PackageName,
+        /// The task.
+        task: Name,
+        /// What does not fit.
+        message: String,
+    },
+    /// Of the storage.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl PackageError {
+    /// Who has to act.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotFound { .. } | Self::Format { .. } | Self::Graph { .. } | Self::Wiring { .. } => {
+                ErrorClass::User
+            }
+            Self::Storage(error) => error.class(),
+        }
+    }
+}
+
+/// Reads a package object.
+pub async fn load(storage: &dyn StorageBackend, object: ObjectRef) -> Result<Package, PackageError> {
+    let bytes =
+        storage.objects().get_bytes(&object.hash, LARGEST_PACKAGE).await.map_err(StorageError::from)?;
+    Package::decode(&bytes).map_err(|source| PackageError::Format { object, source })
+}
+
+/// Reads a task object.
+pub async fn load_task(
+    storage: &dyn StorageBackend,
+    task: e3_types::Hash,
+) -> Result<TaskObject, PackageError> {
+    let bytes = storage.objects().get_bytes(&task, LARGEST_TASK).await.map_err(StorageError::from)?;
+    let object = ObjectRef { hash: task, size: bytes.len() as u64 };
+    TaskObject::decode(&bytes).map_err(|source| PackageError::Format { object, source })
+}
+
+/// Checks a package that came from outside: its graph, and that every task fits its datasets.
+pub async fn check(storage: &dyn StorageBackend, package: &Package) -> Result<(), PackageError> {
+    Graph::new(package).map_err(|source| PackageError::Graph { name: package.name.clone(), source })?;
+    for (name, wired) in &package.tasks {
+        let task = load_task(storage, wired.task).await?;
+        let refuse =
+            |message| PackageError::Wiring { package: package.name.clone(), task: name.clone(), message };
+        if task.inputs.len() != wired.inputs.len() {
+            let (wanted, given) = (task.inputs.len(), wired.inputs.len());
+            return Err(refuse(format!("it has {wanted} inputs, but {given} datasets are wired to it")));
+        }
+        let inputs = task.inputs.iter().map(|input| input.kind).zip(&wired.inputs);
+        for (kind, path) in inputs.chain([(task.output, &wired.output)]) {
+            let found = package.datasets[path].kind;
+            if found != kind {
+                return Err(refuse(format!(
+                    "it expects `{path}` to be of kind {kind}, but it is of kind {found}"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts a package object into the store, without giving it a name there.
+pub async fn store(storage: &dyn StorageBackend, package: &Package) -> Result<ObjectRef, StorageError> {
+    Ok(storage.objects().put_bytes(package.encode()).await?)
+}
+
+/// Makes a stored package known by its name and version; another one of that name and version is replaced.
+pub async fn publish(
+    storage: &dyn StorageBackend,
+    package: &Package,
+    object: ObjectRef,
+) -> Result<(), StorageError> {
+    let name = RefName::new(&[&"packages", &package.name, &package.version]);
+    Ok(storage.refs().write(vec![RefChange::set(name, encode(&object))]).await?)
+}
+
+/// The package of that name and version.
+pub async fn find(
+    storage: &dyn StorageBackend,
+    name: &PackageName,
+    version: &PackageVersion,
+) -> Result<ObjectRef, PackageError> {
+    super::read(storage.refs(), &RefName::new(&[&"packages", name, version]))
+        .await
+        .map_err(StorageError::from)?
+        .ok_or_else(|| PackageError::NotFound { name: name.clone(), version: version.clone() })
+}
+
+/// All packages by name and version.
+pub async fn list(
+    storage: &dyn StorageBackend,
+) -> Result<Vec<(PackageName, PackageVersion, ObjectRef)>, StorageError> {
+    let found = storage.refs().scan(Scan::under(&[&"packages"])).await?;
+    let mut packages = Vec::with_capacity(found.len());
+    for (ref_name, value) in found {
+        let mut segments = ref_name.as_str().split('/').skip(1);
+        let parsed = segments
+            .next()
+            .and_then(|name| name.parse().ok())
+            .zip(segments.next().and_then(|v| v.parse().ok()));
+        let (name, version) = parsed.ok_or_else(|| crate::RefError::Corrupt {
+            name: ref_name.clone(),
+            message: "expected packages/NAME/VERSION".to_owned(),
+        })?;
+        packages.push((name, version, decode(&ref_name, &value)?));
+    }
+    Ok(packages)
+}
+
+/// Every object that a package needs: itself, its tasks, and its default values with what they hold.
+pub async fn objects(
+    storage: &dyn StorageBackend,
+    object: ObjectRef,
+    package: &Package,
+) -> Result<Vec<ObjectRef>, PackageError> {
+    let mut all = vec![object];
+    let tasks: Vec<_> = package.tasks.values().map(|task| task.task).collect();
+    let sizes = storage.objects().stat_many(&tasks).await.map_err(StorageError::from)?;
+    for (hash, size) in tasks.into_iter().zip(sizes) {
+        let missing = || StorageError::from(crate::ObjectError::NotFound(hash));
+        all.push(ObjectRef { hash, size: size.ok_or_else(missing)? });
+    }
+    for slot in package.datasets.values() {
+        let Some(default) = slot.default else { continue };
+        all.push(default);
+        if slot.kind == Kind::Dir {
+            all.extend(
+                crate::tree::tree_objects(storage.objects(), &default).await.map_err(StorageError::from)?,
+            );
+        }
+    }
+    all.sort_by_key(|object| object.hash);
+    all.dedup();
+    Ok(all)
+}

@@ -1,0 +1,119 @@
+//! Runs: `runs/WORKSPACE/ID` is the record of a run, `events/ID/SEQ` its events, `current/WORKSPACE` the run that is
+//! under way there, or was when its process died.
+
+use bytes::Bytes;
+use e3_types::{Event, ObjectRef, RunId, RunState, RunSummary, Timestamp, WorkspaceName};
+use serde::{Deserialize, Serialize};
+
+use super::{decode, encode, read, workspaces};
+use crate::{
+    Clock, Holder, Precondition, RefChange, RefError, RefName, Scan, StorageBackend, StorageError,
+    WorkspaceLease,
+};
+
+/// What is recorded of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The run.
+    pub run: RunId,
+    /// Where it ran.
+    pub workspace: WorkspaceName,
+    /// The package that was deployed.
+    pub package: ObjectRef,
+    /// How it stands.
+    pub state: RunState,
+    /// When it started.
+    pub started: Timestamp,
+    /// When it ended; for a lost one, when that was noticed.
+    pub ended: Option<Timestamp>,
+    /// The totals, once it has ended in order.
+    pub summary: Option<RunSummary>,
+    /// On whose behalf.
+    pub owner: Holder,
+}
+
+fn run_name(workspace: &WorkspaceName, run: RunId) -> RefName {
+    RefName::new(&[&"runs", workspace, &run])
+}
+
+fn current_name(workspace: &WorkspaceName) -> RefName {
+    RefName::new(&[&"current", workspace])
+}
+
+/// Records that a run has started.
+pub(crate) async fn record_start(storage: &dyn StorageBackend, record: &RunRecord) -> Result<(), RefError> {
+    let changes = vec![
+        RefChange::set(run_name(&record.workspace, record.run), encode(record)),
+        RefChange::set(current_name(&record.workspace), encode(&record.run)),
+    ];
+    storage.refs().write(changes).await
+}
+
+/// The changes that record the end of a run.
+pub(crate) fn end(record: &RunRecord) -> [RefChange; 2] {
+    [
+        RefChange::set(run_name(&record.workspace, record.run), encode(record)),
+        RefChange::remove(current_name(&record.workspace)),
+    ]
+}
+
+/// The change that records an event.
+pub(crate) fn event(run: RunId, event: &Event) -> RefChange {
+    RefChange::set(RefName::new(&[&"events", &run, &format_args!("{:010}", event.seq)]), encode(event))
+}
+
+/// The events of a run in order.
+pub async fn events(storage: &dyn StorageBackend, run: RunId) -> Result<Vec<Event>, RefError> {
+    let found = storage.refs().scan(Scan::under(&[&"events", &run])).await?;
+    found.into_iter().map(|(name, value)| decode(&name, &value)).collect()
+}
+
+/// The newest runs of a workspace, newest first; only those before `before`, if given.
+pub async fn list(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+    before: Option<RunId>,
+    limit: usize,
+) -> Result<Vec<RunRecord>, RefError> {
+    let mut scan = Scan::under(&[&"runs", workspace]).last_first(limit);
+    scan.after = before.map(|run| run_name(workspace, run));
+    let found = storage.refs().scan(scan).await?;
+    found.into_iter().map(|(name, value)| decode(&name, &value)).collect()
+}
+
+/// Records the run whose process died as lost, if there is one; returns its id.
+///
+/// Whoever holds the workspace's lease knows that a run which is recorded as under way is not. `lease` is `None` for
+/// those who only look: then nothing happens while somebody else holds it.
+pub async fn settle_lost(
+    storage: &dyn StorageBackend,
+    clock: &dyn Clock,
+    workspace: &WorkspaceName,
+    lease: Option<&WorkspaceLease>,
+) -> Result<Option<RunId>, StorageError> {
+    // The name first, the lease second: a run that starts in between is not the one that was read.
+    let current = current_name(workspace);
+    let Some(run) = read::<RunId>(storage.refs(), &current).await? else { return Ok(None) };
+    if lease.is_none() && !storage.leases().inspect(&workspaces::resource(workspace)).await?.is_empty() {
+        return Ok(None);
+    }
+    let name = run_name(workspace, run);
+    let Some(value) = storage.refs().read(std::slice::from_ref(&name)).await?.pop().flatten() else {
+        return Ok(None);
+    };
+    let mut record: RunRecord = decode(&name, &value)?;
+    if record.state != RunState::Running {
+        return Ok(None);
+    }
+    record.state = RunState::Lost;
+    record.ended = Some(clock.now());
+    let changes = vec![
+        RefChange::set(name, encode(&record)).when(Precondition::Value(value)),
+        RefChange::remove(current).when(Precondition::Value(Bytes::from(encode(&run)))),
+    ];
+    match storage.refs().write(changes).await {
+        Ok(()) => Ok(Some(run)),
+        Err(RefError::Conflict(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

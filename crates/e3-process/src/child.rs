@@ -1,0 +1,75 @@
+//! A child process as something that cannot be forgotten: it is waited for in any case.
+
+use std::{io, os::unix::process::CommandExt, process, process::ExitStatus};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::{
+    drain::Drain,
+    run::Command,
+    wait::{Usage, take_status, until_ended},
+};
+
+/// A process in a group of its own. Dropping it kills the group and waits for the process.
+pub(crate) struct Child {
+    group: Pid,
+    taken: bool,
+}
+
+impl Child {
+    /// Starts a process; returns it with its two streams.
+    pub(crate) fn spawn(command: &Command) -> io::Result<(Self, Drain, Drain)> {
+        let mut child = process::Command::new(&command.program)
+            .args(&command.arguments)
+            .env_clear()
+            .envs(command.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(&command.folder)
+            .stdin(process::Stdio::null())
+            .stdout(process::Stdio::piped())
+            .stderr(process::Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let group =
+            i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id is a positive i32");
+        // From here on the process is waited for, whatever happens.
+        let this = Self { group, taken: false };
+        let stdout = Drain::new(child.stdout.take().expect("stdout is a pipe"))?;
+        let stderr = Drain::new(child.stderr.take().expect("stderr is a pipe"))?;
+        Ok((this, stdout, stderr))
+    }
+
+    /// Returns when the process itself has ended; the rest of its group may still be there.
+    pub(crate) fn ended(&self) -> impl Future<Output = io::Result<()>> + use<> {
+        let pid = self.group;
+        let waiting = tokio::task::spawn_blocking(move || until_ended(pid));
+        async { waiting.await? }
+    }
+
+    /// Sends a signal to the group. That nobody is left to receive it is fine.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        match kill_process_group(self.group, signal) {
+            // macOS answers EPERM when only zombies are left.
+            Ok(()) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the status of the process, which must have ended.
+    pub(crate) fn take_status(mut self) -> io::Result<(ExitStatus, Usage)> {
+        self.taken = true;
+        take_status(self.group)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.taken {
+            return;
+        }
+        // The backstop, for a future that was dropped in the middle. SIGKILL cannot be refused, so this is short.
+        let killed = self.signal(Signal::KILL).and_then(|()| take_status(self.group).map(drop));
+        if let Err(error) = killed {
+            tracing::error!(%error, pid = self.group.as_raw_nonzero().get(), "could not end a process");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Draining a pipe while its writer runs.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver};
+
+use crate::run::{Output, RunError};
+
+/// How much of the output is held at once, in bytes: what a pipe of Linux holds.
+const CHUNK: usize = 64 << 10;
+
+/// The reading end of a pipe.
+pub(crate) struct Drain(Receiver);
+
+impl Drain {
+    /// Takes the reading end of a pipe over. Needs a tokio runtime with I/O.
+    pub(crate) fn new(pipe: impl Into<OwnedFd>) -> io::Result<Self> {
+        let pipe: OwnedFd = pipe.into();
+        let flags = fcntl_getfl(pipe.as_fd())?;
+        fcntl_setfl(pipe.as_fd(), flags | OFlags::NONBLOCK)?;
+        Ok(Self(Receiver::from_owned_fd(pipe)?))
+    }
+
+    /// Hands everything to `output` until all writers have closed the pipe.
+    pub(crate) async fn to_end<O: Output>(mut self, mut output: O) -> Result<(), RunError<O::Error>> {
+        // Silent processes are many: the buffer is only made when there is something to read.
+        self.0.readable().await.map_err(RunError::Wait)?;
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match self.0.read(&mut buffer).await.map_err(RunError::Wait)? {
+                0 => return Ok(()),
+                read => output.take(&buffer[..read]).await.map_err(RunError::Output)?,
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Running a process to its end: in a group of its own, with its output drained while it runs, stopped with grace,
+//! leaving nothing behind. Knows nothing of e3.
+//!
+//! The rules that everything here serves:
+//!
+//! * The process never waits for us to read, and we never hold more of its output than one buffer.
+//! * When `run` returns, the process has been waited for and its group is gone.
+//! * A process that has left its group and keeps a pipe open is not waited for.
+//! * Starting goes through `posix_spawn`, so the cost does not grow with our own memory.
+
+mod child;
+mod drain;
+mod run;
+mod wait;
+
+pub use run::{Command, Ended, Exit, Output, RunError, Stop, run};
+pub use wait::Usage;

@@ -1,0 +1,341 @@
+//! `run`: one process from start to end.
+
+use std::{ffi::OsString, io, os::unix::process::ExitStatusExt, path::PathBuf, pin::pin, time::Duration};
+
+use rustix::process::Signal;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{child::Child, wait::Usage};
+
+/// What to start. Nothing is inherited but the user, the limits and the root folder.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// The program: a path, or a name that is looked up in the `PATH` of `environment`.
+    pub program: OsString,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// All environment variables that it sees.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Its working folder.
+    pub folder: PathBuf,
+}
+
+/// When to stop a process before it ends by itself.
+#[derive(Debug, Clone)]
+pub struct Stop {
+    /// Asks for a polite end: SIGTERM, and SIGKILL after the grace.
+    pub politely: CancellationToken,
+    /// Asks for an end at once: SIGKILL.
+    pub at_once: CancellationToken,
+    /// How long the process may take; then it is stopped politely.
+    pub timeout: Option<Duration>,
+    /// How long a process may take to end after SIGTERM.
+    pub grace: Duration,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// What its status says.
+    pub exit: Exit,
+    /// Whether it was stopped because it took too long.
+    pub timed_out: bool,
+    /// Whether it was stopped on request.
+    pub stopped: bool,
+    /// Whether a process that left the group kept the output open, so that its last part may be missing.
+    pub leaked: bool,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// What the status of a process says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It ended with a code.
+    Code(i32),
+    /// A signal killed it.
+    Signal(i32),
+}
+
+/// Why a process could not be run, or its output not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError<E> {
+    /// It could not be started.
+    #[error("{0}")]
+    Spawn(#[source] io::Error),
+    /// Waiting for it, or reading from it, failed.
+    #[error("{0}")]
+    Wait(#[source] io::Error),
+    /// Whoever takes the output failed. The process has been killed.
+    #[error(transparent)]
+    Output(E),
+}
+
+/// What takes a stream of output, piece by piece.
+pub trait Output: Send {
+    /// What can go wrong with that.
+    type Error: Send;
+
+    /// Takes the next piece. The process does not wait for this until the pipe is full.
+    fn take(&mut self, piece: &[u8]) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// How long the output may stay open after everybody who should be writing to it is dead.
+const LEAK_GRACE: Duration = Duration::from_secs(1);
+
+/// Runs a process to its end.
+///
+/// Both streams are handed over as they come, each in order. When the process ends, what is left of its group is
+/// killed. Dropping the future kills the group.
+pub async fn run<Error: Send>(
+    command: &Command,
+    stop: &Stop,
+    stdout: impl Output<Error = Error>,
+    stderr: impl Output<Error = Error>,
+) -> Result<Ended, RunError<Error>> {
+    let (child, out, err) = Child::spawn(command).map_err(RunError::Spawn)?;
+    let mut drains = pin!(async { tokio::try_join!(out.to_end(stdout), err.to_end(stderr)).map(drop) });
+    let mut drained = false;
+
+    // 1. The process itself.
+    let mut timed_out = false;
+    let mut stopped = false;
+    let mut killed = false;
+    let deadline = stop.timeout.map(|timeout| Instant::now() + timeout);
+    let mut kill_at = None;
+    let mut ended = pin!(child.ended());
+    loop {
+        let signal = tokio::select! {
+            done = &mut ended => break done.map_err(RunError::Wait)?,
+            done = &mut drains, if !drained => {
+                drained = true;
+                done?;
+                continue;
+            }
+            () = stop.at_once.cancelled(), if !killed => {
+                stopped |= !timed_out;
+                Signal::KILL
+            }
+            () = stop.politely.cancelled(), if kill_at.is_none() => {
+                stopped = true;
+                Signal::TERM
+            }
+            () = until(deadline), if kill_at.is_none() => {
+                timed_out = true;
+                Signal::TERM
+            }
+            () = until(kill_at), if !killed => Signal::KILL,
+        };
+        killed |= signal == Signal::KILL;
+        kill_at = kill_at.or(Some(Instant::now() + stop.grace));
+        child.signal(signal).map_err(RunError::Wait)?;
+    }
+
+    // 2. The rest of its group, while the zombie keeps the group's number.
+    child.signal(Signal::KILL).map_err(RunError::Wait)?;
+
+    // 3. The rest of the output. Only a process that has left the group can still hold it open.
+    let mut leaked = false;
+    if !drained {
+        match tokio::time::timeout(LEAK_GRACE, &mut drains).await {
+            Ok(done) => done?,
+            Err(_) => leaked = true,
+        }
+    }
+
+    let (status, usage) = child.take_status().map_err(RunError::Wait)?;
+    let exit = match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => return Err(RunError::Wait(io::Error::other(format!("unexpected status {status}")))),
+    };
+    Ok(Ended { exit, timed_out, stopped, leaked, usage })
+}
+
+/// Waits until a moment, or for ever if there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests take their PATH from the environment")]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Output for Kept {
+        type Error = Infallible;
+
+        async fn take(&mut self, piece: &[u8]) -> Result<(), Infallible> {
+            self.0.lock().unwrap().extend_from_slice(piece);
+            Ok(())
+        }
+    }
+
+    impl Kept {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    fn shell(script: &str) -> Command {
+        Command {
+            program: "sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            environment: vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default())],
+            folder: "/".into(),
+        }
+    }
+
+    fn patient() -> Stop {
+        let token = CancellationToken::new;
+        Stop { politely: token(), at_once: token(), timeout: None, grace: Duration::from_secs(60) }
+    }
+
+    async fn run_shell(script: &str, stop: &Stop) -> (Ended, String, String) {
+        let (out, err) = (Kept::default(), Kept::default());
+        let ended = run(&shell(script), stop, out.clone(), err.clone()).await.unwrap();
+        (ended, out.text(), err.text())
+    }
+
+    #[tokio::test]
+    async fn both_streams_and_the_code_arrive() {
+        let (ended, out, err) = run_shell("echo out; echo err >&2; exit 3", &patient()).await;
+        assert_eq!((ended.exit, out.as_str(), err.as_str()), (Exit::Code(3), "out\n", "err\n"));
+        assert!(!ended.leaked && !ended.stopped && !ended.timed_out);
+        assert!(ended.usage.peak_memory > 0);
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_told_as_one() {
+        let (ended, ..) = run_shell("kill -SEGV $$", &patient()).await;
+        assert_eq!(ended.exit, Exit::Signal(11));
+    }
+
+    #[tokio::test]
+    async fn more_output_than_a_pipe_holds_does_not_block() {
+        let (ended, out, _) = run_shell("head -c 1000000 /dev/zero | tr '\\0' x", &patient()).await;
+        assert_eq!((ended.exit, out.len()), (Exit::Code(0), 1_000_000));
+    }
+
+    #[tokio::test]
+    async fn only_the_given_environment_is_seen_and_there_is_no_input() {
+        let (_, out, _) =
+            run_shell("cat; env | grep -v -e ^PATH= -e ^PWD= -e ^_= -e ^SHLVL= -e ^OLDPWD=", &patient())
+                .await;
+        assert_eq!(out, "");
+    }
+
+    #[tokio::test]
+    async fn a_polite_stop_lets_the_process_clean_up() {
+        let stop = patient();
+        let started = Kept::default();
+        let trigger = Trigger { kept: started.clone(), token: stop.politely.clone() };
+        let script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done";
+        let ended = run(&shell(script), &stop, trigger, Kept::default()).await.unwrap();
+        assert_eq!((ended.exit, ended.stopped), (Exit::Code(9), true));
+    }
+
+    #[tokio::test]
+    async fn one_that_ignores_the_request_is_killed_after_the_grace_with_its_children() {
+        let stop = Stop { grace: Duration::from_millis(20), ..patient() };
+        let trigger = Trigger { kept: Kept::default(), token: stop.politely.clone() };
+        let script = "trap '' TERM; sleep 1000 & echo ready; while :; do sleep 0.01; done";
+        let ended = run(&shell(script), &stop, trigger, Kept::default()).await.unwrap();
+        assert_eq!((ended.exit, ended.stopped, ended.leaked), (Exit::Signal(9), true, false));
+    }
+
+    #[tokio::test]
+    async fn a_request_for_an_end_at_once_does_not_wait_for_the_grace() {
+        let stop = patient();
+        let trigger = Trigger { kept: Kept::default(), token: stop.at_once.clone() };
+        let script = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
+        let ended = run(&shell(script), &stop, trigger, Kept::default()).await.unwrap();
+        assert_eq!((ended.exit, ended.stopped), (Exit::Signal(9), true));
+    }
+
+    #[tokio::test]
+    async fn a_timeout_is_told_as_one() {
+        let stop = Stop { timeout: Some(Duration::from_millis(20)), ..patient() };
+        let (ended, ..) = run_shell("exec sleep 1000", &stop).await;
+        assert_eq!((ended.exit, ended.timed_out, ended.stopped), (Exit::Signal(15), true, false));
+    }
+
+    #[tokio::test]
+    async fn a_background_child_that_holds_the_output_is_not_waited_for() {
+        let (ended, out, _) = run_shell("sleep 1000 & echo done", &patient()).await;
+        assert_eq!((ended.exit, ended.leaked, out.as_str()), (Exit::Code(0), false, "done\n"));
+    }
+
+    #[tokio::test]
+    async fn a_child_that_left_the_group_and_holds_the_output_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "setsid sh -c 'echo left > left; exec sleep 3' & while [ ! -s left ]; do sleep 0.01; done; echo done";
+        let command = Command { folder: folder.path().to_owned(), ..shell(script) };
+        let out = Kept::default();
+        let ended = run(&command, &patient(), out.clone(), Kept::default()).await.unwrap();
+        assert_eq!((ended.exit, ended.leaked, out.text().as_str()), (Exit::Code(0), true, "done\n"));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_an_error_of_starting() {
+        let command = Command { program: "no-such-program".into(), ..shell("") };
+        let error = run(&command, &patient(), Kept::default(), Kept::default()).await.unwrap_err();
+        assert!(
+            matches!(&error, RunError::Spawn(error) if error.kind() == io::ErrorKind::NotFound),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_dropped_future_kills_the_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let mut command = shell("exec 3<>fifo; sleep 1000 & echo ready; sleep 1000");
+        command.folder = folder.path().to_owned();
+        let stop = patient();
+        let reached = CancellationToken::new();
+        let trigger = Trigger { kept: Kept::default(), token: reached.clone() };
+        tokio::select! {
+            _ = run(&command, &stop, trigger, Kept::default()) => panic!("it runs for 1000 s"),
+            () = reached.cancelled() => {}
+        }
+        // All that held the fifo are dead, so there is nobody to write to.
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        let mut opened = rustix::fs::open(&fifo, flags, rustix::fs::Mode::empty());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while opened.is_ok() && Instant::now() < deadline {
+            tokio::task::yield_now().await;
+            opened = rustix::fs::open(&fifo, flags, rustix::fs::Mode::empty());
+        }
+        assert_eq!(opened.unwrap_err(), rustix::io::Errno::NXIO);
+    }
+
+    /// Cancels a token at the first output: the process has come that far.
+    struct Trigger {
+        kept: Kept,
+        token: CancellationToken,
+    }
+
+    impl Output for Trigger {
+        type Error = Infallible;
+
+        async fn take(&mut self, piece: &[u8]) -> Result<(), Infallible> {
+            self.token.cancel();
+            self.kept.take(piece).await
+        }
+    }
+}

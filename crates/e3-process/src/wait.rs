@@ -1,0 +1,66 @@
+//! Waiting for one process: first noticing that it has ended, then, separately, taking its status away.
+//!
+//! Between the two the process is a zombie that still owns its process id, and with it the id of its group. That is
+//! the moment to signal the rest of the group: the number cannot mean anybody else yet.
+
+use std::{io, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+/// What a process used, its children that it waited for included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// CPU time in user mode.
+    pub user: Duration,
+    /// CPU time in the kernel.
+    pub system: Duration,
+    /// The largest resident set of one process, in bytes.
+    pub peak_memory: u64,
+}
+
+/// Blocks until the process has ended, and leaves its status to be taken.
+pub(crate) fn until_ended(pid: Pid) -> io::Result<()> {
+    loop {
+        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Takes the status of a process that has ended. Its process id is free afterwards.
+#[expect(
+    unsafe_code,
+    reason = "neither std nor rustix offers wait4, the only call that tells the usage of one child"
+)]
+pub(crate) fn take_status(pid: Pid) -> io::Result<(ExitStatus, Usage)> {
+    let mut status = 0;
+    // SAFETY: rusage is a plain C struct of integers, for which all zeroes is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both pointers are to live, writable values of the types that wait4 asks for.
+        let taken = unsafe { libc::wait4(pid.as_raw_nonzero().get(), &raw mut status, 0, &raw mut usage) };
+        if taken >= 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    let usage = Usage {
+        user: duration(usage.ru_utime),
+        system: duration(usage.ru_stime),
+        // Linux counts in KiB, macOS in bytes (getrusage(2) of each).
+        peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0)
+            * if cfg!(target_os = "macos") { 1 } else { 1024 },
+    };
+    Ok((ExitStatus::from_raw(status), usage))
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let micros = u32::try_from(time.tv_usec).unwrap_or(0);
+    Duration::new(seconds, micros * 1000)
+}

@@ -1,0 +1,117 @@
+//! The database: its tables, its format version, and connections to it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use e3_core::Unavailable;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::storage::OpenError;
+
+/// The version of the folder's layout and of the tables. A newer one is refused, never guessed at.
+pub(crate) const FORMAT: i64 = 1;
+
+/// "e3db" as SQLite's application id: says that the file is ours.
+const APPLICATION: i64 = 0x6533_6462;
+
+const TABLES: &str = "
+    CREATE TABLE refs (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE counters (workspace TEXT PRIMARY KEY, changes INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE leases (
+        id INTEGER PRIMARY KEY, resource TEXT NOT NULL, exclusive INTEGER NOT NULL,
+        owner TEXT NOT NULL, holder BLOB NOT NULL
+    );
+    CREATE INDEX leases_by_resource ON leases (resource);
+";
+
+/// How long a connection waits for another process's transaction. These take milliseconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Opens the database of a repository; `create` makes one where there is none.
+pub(crate) fn open(path: &Path, create: bool) -> Result<Connection, OpenError> {
+    let failed = |source| OpenError::Database { path: path.to_owned(), source };
+    let mut connection = connect(path, create).map_err(failed)?;
+    let format = format_of(&connection, path)?;
+    if format == 0 && create {
+        // Several processes may be here at once: who is second finds the tables.
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        if format_of(&transaction, path)? == 0 {
+            transaction.execute_batch(TABLES).map_err(failed)?;
+            transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
+            transaction.pragma_update(None, "user_version", FORMAT).map_err(failed)?;
+        }
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(connection)
+}
+
+/// The format of an open database; 0 for an empty one.
+fn format_of(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let read = number("user_version").and_then(|format| Ok((format, number("application_id")?)));
+    let (format, application) =
+        read.map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
+    if format > FORMAT && application == APPLICATION {
+        return Err(OpenError::Newer { path: path.to_owned(), found: format, known: FORMAT });
+    }
+    if (format, application) != (0, 0) && (format, application) != (FORMAT, APPLICATION) {
+        return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    Ok(format)
+}
+
+fn connect(path: &Path, create: bool) -> rusqlite::Result<Connection> {
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(PATIENCE)?;
+    // A commit in WAL mode with NORMAL survives the death of the process without a sync; `LocalStorage::sync` is the
+    // barrier for power cuts. https://sqlite.org/pragma.html#pragma_synchronous
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Connections for readers, opened on demand and used again.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path, idle: Mutex::new(Vec::new()) }
+    }
+
+    /// Calls `read` with a connection on which no transaction is open.
+    pub(crate) fn with<T>(
+        &self,
+        doing: &str,
+        read: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Unavailable> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => Ok(connection),
+            None => connect(&self.path, false),
+        };
+        let mut connection = connection.map_err(|error| unavailable("opening", &self.path, error))?;
+        let value = read(&mut connection).map_err(|error| unavailable(doing, &self.path, error))?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        Ok(value)
+    }
+}
+
+/// An error of SQLite as one of the seam. Another process that holds the database for very long may let go of it.
+pub(crate) fn unavailable(doing: &str, path: &Path, error: rusqlite::Error) -> Unavailable {
+    let busy = matches!(
+        error.sqlite_error_code(),
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+    );
+    Unavailable { retryable: busy, ..Unavailable::new(format!("{doing} in `{}`", path.display()), error) }
+}

@@ -1,0 +1,27 @@
+//! `LocalStorage`: one repository in one folder, for any number of processes at once.
+//!
+//! ```text
+//! .e3/
+//!   db.sqlite            refs (packages, workspaces, executions, results, runs, events) and leases
+//!   objects/ab/cdef...   object bodies, read-only; `cdef....x` is the same object with the executable bit
+//!   logs/ab/ID.stdout    what executions print
+//!   owners/ID.lock       one for each process that is at work here, locked as long as it lives
+//!   scratch/ID/          where the tasks of that process run
+//!   tmp/ID/              objects on their way in
+//! ```
+//!
+//! Bodies are files because tasks read and write files: outputs come in by rename, inputs go out by hard link. The
+//! rest is SQLite, because many small records that change together are what a database is for.
+
+mod database;
+mod files;
+mod leases;
+mod logs;
+mod objects;
+mod owner;
+mod refs;
+mod storage;
+mod writer;
+
+pub use files::remove_tree;
+pub use storage::{LocalStorage, OpenError};

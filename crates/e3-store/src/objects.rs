@@ -1,0 +1,417 @@
+//! Objects as files: written aside and renamed, handed out as reflink, hard link or copy.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom, Write},
+    ops::Range,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use e3_core::{Access, ByteStream, ObjectError, ObjectStore, Source, StageItem, Unavailable};
+use e3_types::{Hash, Hasher, ObjectRef, Timestamp};
+use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
+
+use crate::{
+    files::{is_missing, with_parent},
+    owner::Owners,
+};
+
+/// A file of at most so many bytes is copied where a larger one would be linked: one block, so it costs no more, and
+/// the object is out of the task's reach.
+const COPY_UP_TO: u64 = 4096;
+/// How much is read or hashed at once, in bytes.
+const CHUNK: usize = 256 << 10;
+
+/// Objects as files under one folder.
+#[derive(Debug)]
+pub(crate) struct LocalObjects(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    owners: Arc<Owners>,
+    /// Numbers the files on their way in.
+    drawn: AtomicU64,
+    /// Set when the file system has said that it cannot share blocks between files.
+    no_reflinks: AtomicBool,
+}
+
+impl LocalObjects {
+    pub(crate) fn new(folder: PathBuf, owners: Arc<Owners>) -> Self {
+        Self(Arc::new(Inner {
+            folder,
+            owners,
+            drawn: AtomicU64::new(0),
+            no_reflinks: AtomicBool::new(false),
+        }))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, ObjectError> + Send + 'static,
+    ) -> Result<T, ObjectError> {
+        let inner = Arc::clone(&self.0);
+        let done = tokio::task::spawn_blocking(move || work(&inner)).await;
+        done.map_err(|error| Unavailable::new("working on objects", error))?
+    }
+
+    /// Writes a stream into a file of its own.
+    async fn collect(&self, mut pieces: ByteStream) -> Result<PathBuf, ObjectError> {
+        let (mut file, path) = self.blocking(Inner::incoming_file).await?;
+        while let Some(piece) = pieces.try_next().await? {
+            let at = path.clone();
+            file = self
+                .blocking(move |_| {
+                    file.write_all(&piece).map_err(|error| failed("writing", &at, error))?;
+                    Ok(file)
+                })
+                .await?;
+        }
+        Ok(path)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for LocalObjects {
+    async fn put_many(&self, sources: Vec<Source>) -> Result<Vec<ObjectRef>, ObjectError> {
+        let mut ready = Vec::with_capacity(sources.len());
+        for source in sources {
+            ready.push(match source {
+                Source::Stream(pieces) => Source::Adopt(self.collect(pieces).await?),
+                other => other,
+            });
+        }
+        self.blocking(move |inner| ready.into_iter().map(|source| inner.put(source)).collect()).await
+    }
+
+    async fn get(&self, hash: &Hash, range: Range<u64>) -> Result<ByteStream, ObjectError> {
+        let hash = *hash;
+        let opened = self.blocking(move |inner| {
+            let path = inner.path(&hash);
+            let mut file = File::open(&path).map_err(|error| inner.missing_or(hash, "opening", error))?;
+            file.seek(SeekFrom::Start(range.start)).map_err(|error| failed("reading", &path, error))?;
+            Ok((file.take(range.end.saturating_sub(range.start)), path))
+        });
+        let (file, path) = opened.await?;
+        let pieces = stream::try_unfold((file, path), |(mut file, path)| async {
+            let read = tokio::task::spawn_blocking(move || {
+                let mut piece = Vec::new();
+                let read = (&mut file).take(CHUNK as u64).read_to_end(&mut piece);
+                read.map(|_| (Bytes::from(piece), file))
+                    .map_err(|error| (error, path.clone()))
+                    .map(|done| (done, path))
+            });
+            match read.await.map_err(|error| Unavailable::new("reading an object", error))? {
+                Ok(((piece, _), _)) if piece.is_empty() => Ok(None),
+                Ok(((piece, file), path)) => Ok(Some((piece, (file, path)))),
+                Err((error, path)) => Err(failed("reading", &path, error)),
+            }
+        });
+        Ok(pieces.boxed())
+    }
+
+    async fn stage_many(&self, items: &[StageItem]) -> Result<(), ObjectError> {
+        let items = items.to_vec();
+        self.blocking(move |inner| items.iter().try_for_each(|item| inner.stage(item))).await
+    }
+
+    async fn stat_many(&self, hashes: &[Hash]) -> Result<Vec<Option<u64>>, ObjectError> {
+        let hashes = hashes.to_vec();
+        self.blocking(move |inner| hashes.iter().map(|hash| inner.size(hash)).collect()).await
+    }
+
+    async fn list(&self) -> Result<BoxStream<'static, Result<ObjectRef, ObjectError>>, ObjectError> {
+        let objects = self.blocking(Inner::list).await?;
+        Ok(stream::iter(objects.into_iter().map(Ok)).boxed())
+    }
+
+    async fn delete_many(&self, hashes: &[Hash], older_than: Timestamp) -> Result<u64, ObjectError> {
+        let hashes = hashes.to_vec();
+        self.blocking(move |inner| {
+            let mut deleted = 0;
+            for hash in &hashes {
+                deleted += u64::from(inner.delete(hash, older_than)?);
+            }
+            Ok(deleted)
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn path(&self, hash: &Hash) -> PathBuf {
+        let digits = hash.to_string();
+        self.folder.join(&digits[..2]).join(&digits[2..])
+    }
+
+    fn executable_path(&self, hash: &Hash) -> PathBuf {
+        let mut path = self.path(hash).into_os_string();
+        path.push(".x");
+        path.into()
+    }
+
+    fn missing_or(&self, hash: Hash, doing: &str, error: io::Error) -> ObjectError {
+        if is_missing(&error) { ObjectError::NotFound(hash) } else { failed(doing, &self.path(&hash), error) }
+    }
+
+    /// A new file in the folder of files on their way in.
+    fn incoming_file(&self) -> Result<(File, PathBuf), ObjectError> {
+        let folder = self.owners.incoming().map_err(|error| failed("making", &self.folder, error))?;
+        let path = folder.join(self.drawn.fetch_add(1, Ordering::Relaxed).to_string());
+        let file = File::create_new(&path).map_err(|error| failed("making", &path, error))?;
+        Ok((file, path))
+    }
+
+    fn put(&self, source: Source) -> Result<ObjectRef, ObjectError> {
+        match source {
+            Source::Bytes(bytes) => {
+                let object = ObjectRef::of(&bytes);
+                if self.size(&object.hash)? == Some(object.size) {
+                    return Ok(object);
+                }
+                self.put_new(|file, path| {
+                    file.write_all(&bytes).map_err(|error| failed("writing", path, error))?;
+                    Ok(object)
+                })
+            }
+            Source::Copy(from) => self.put_copy(&from),
+            Source::Adopt(from) => {
+                let metadata =
+                    fs::symlink_metadata(&from).map_err(|error| failed("reading", &from, error))?;
+                // A file with another name could be changed under that name: its bytes come in, not the file.
+                if metadata.nlink() == 1 && self.same_file_system(&metadata) {
+                    let object = hash_file(&from)?;
+                    self.keep(&from, object)?;
+                    return Ok(object);
+                }
+                let object = self.put_copy(&from)?;
+                fs::remove_file(&from).map_err(|error| failed("removing", &from, error))?;
+                Ok(object)
+            }
+            Source::Stream(_) => {
+                Err(Unavailable::new("putting an object", "streams are collected before").into())
+            }
+        }
+    }
+
+    fn same_file_system(&self, metadata: &fs::Metadata) -> bool {
+        self.owners.incoming().and_then(fs::metadata).is_ok_and(|own| own.dev() == metadata.dev())
+    }
+
+    fn put_copy(&self, from: &Path) -> Result<ObjectRef, ObjectError> {
+        let mut source = File::open(from).map_err(|error| failed("reading", from, error))?;
+        self.put_new(|file, path| {
+            if self.reflink(&source, file) {
+                return hash_file(path);
+            }
+            copy_and_hash(&mut source, file).map_err(|error| failed("copying", from, error))
+        })
+    }
+
+    /// Fills a new file and makes an object of it.
+    fn put_new(
+        &self,
+        fill: impl FnOnce(&mut File, &Path) -> Result<ObjectRef, ObjectError>,
+    ) -> Result<ObjectRef, ObjectError> {
+        let (mut file, path) = self.incoming_file()?;
+        let kept = fill(&mut file, &path).and_then(|object| self.keep(&path, object).map(|()| object));
+        if kept.is_err() {
+            // The first error is the one to report; the file goes with this process's folder at the latest.
+            drop(fs::remove_file(&path));
+        }
+        kept
+    }
+
+    /// Moves a finished file to its place. If the object is there already, the file is removed.
+    fn keep(&self, from: &Path, object: ObjectRef) -> Result<(), ObjectError> {
+        let to = self.path(&object.hash);
+        if self.size(&object.hash)? == Some(object.size) {
+            return fs::remove_file(from).map_err(|error| failed("removing", from, error));
+        }
+        seal(from, 0o444).map_err(|error| failed("sealing", from, error))?;
+        with_parent(&to, || fs::rename(from, &to)).map_err(|error| failed("storing", &to, error))
+    }
+
+    fn size(&self, hash: &Hash) -> Result<Option<u64>, ObjectError> {
+        let path = self.path(hash);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(failed("reading", &path, error)),
+        }
+    }
+
+    fn stage(&self, item: &StageItem) -> Result<(), ObjectError> {
+        let hash = item.object.hash;
+        let path = self.path(&hash);
+        let mut source = File::open(&path).map_err(|error| self.missing_or(hash, "opening", error))?;
+        let size = source.metadata().map_err(|error| failed("reading", &path, error))?.len();
+        if size != item.object.size {
+            let message = format!("it has {size} bytes where {} were recorded", item.object.size);
+            return Err(ObjectError::Corrupt { hash, message });
+        }
+        let link = item.access == Access::ReadOnly && size > COPY_UP_TO;
+        if link && self.link(item, &path)? {
+            return Ok(());
+        }
+        let mode = match (item.access, item.executable) {
+            (Access::ReadOnly, false) => 0o444,
+            (Access::ReadOnly, true) => 0o555,
+            (Access::Private, false) => 0o644,
+            (Access::Private, true) => 0o755,
+        };
+        self.copy_to(&mut source, &item.to, mode).map_err(|error| failed("staging", &item.to, error))
+    }
+
+    /// Links an object to its place; false if the file system does not want to.
+    fn link(&self, item: &StageItem, path: &Path) -> Result<bool, ObjectError> {
+        let linked = if item.executable {
+            let executable = self.executable_path(&item.object.hash);
+            match fs::hard_link(&executable, &item.to) {
+                Err(error) if is_missing(&error) => {
+                    self.make_executable(path, &executable)?;
+                    fs::hard_link(&executable, &item.to)
+                }
+                other => other,
+            }
+        } else {
+            fs::hard_link(path, &item.to)
+        };
+        match linked {
+            Ok(()) => Ok(true),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::TooManyLinks) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(failed("staging", &item.to, error)),
+        }
+    }
+
+    /// Makes the second inode of an object, the one with the executable bit.
+    fn make_executable(&self, path: &Path, executable: &Path) -> Result<(), ObjectError> {
+        let incoming = self.owners.incoming().map_err(|error| failed("making", &self.folder, error))?;
+        let aside = incoming.join(self.drawn.fetch_add(1, Ordering::Relaxed).to_string());
+        File::open(path)
+            .and_then(|mut source| self.copy_to(&mut source, &aside, 0o555))
+            .and_then(|()| fs::rename(&aside, executable))
+            .map_err(|error| failed("making", executable, error))
+    }
+
+    /// A private copy with the modification time that all staged files have.
+    fn copy_to(&self, source: &mut File, to: &Path, mode: u32) -> io::Result<()> {
+        let mut file = File::create_new(to)?;
+        if !self.reflink(source, &file) {
+            io::copy(source, &mut file)?;
+        }
+        drop(file);
+        seal(to, mode)
+    }
+
+    /// Makes `to` share the blocks of `from`; false if the file system cannot.
+    fn reflink(&self, from: &File, to: &File) -> bool {
+        if self.no_reflinks.load(Ordering::Relaxed) {
+            return false;
+        }
+        #[cfg(target_os = "linux")]
+        let done = rustix::fs::ioctl_ficlone(to, from).is_ok();
+        // APFS clones by name, not by open file; std's copy uses that, so nothing is lost but the sharing here.
+        #[cfg(not(target_os = "linux"))]
+        let done = false;
+        if !done {
+            // Also where only this pair cannot be shared: a copy is always right.
+            self.no_reflinks.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+
+    fn list(&self) -> Result<Vec<ObjectRef>, ObjectError> {
+        let mut objects = Vec::new();
+        for folder in entries(&self.folder)? {
+            let Some(start) = folder.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
+                continue;
+            };
+            for path in entries(&folder)? {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let Ok(hash) = format!("{start}{name}").parse() else { continue };
+                objects.extend(self.size(&hash)?.map(|size| ObjectRef { hash, size }));
+            }
+        }
+        Ok(objects)
+    }
+
+    /// The time of the last link counts as use: an object that was staged since is spared.
+    fn delete(&self, hash: &Hash, older_than: Timestamp) -> Result<bool, ObjectError> {
+        let path = self.path(hash);
+        let metadata = match fs::metadata(&path) {
+            Err(error) if is_missing(&error) => return Ok(false),
+            other => other.map_err(|error| failed("reading", &path, error))?,
+        };
+        let changed_ms = metadata.ctime() * 1000 + metadata.ctime_nsec() / 1_000_000;
+        if u64::try_from(changed_ms).unwrap_or(0) >= older_than.unix_ms() {
+            return Ok(false);
+        }
+        for path in [self.executable_path(hash), path] {
+            match fs::remove_file(&path) {
+                Err(error) if !is_missing(&error) => return Err(failed("deleting", &path, error)),
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The paths in a folder; none if it is not there.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, ObjectError> {
+    let read = match fs::read_dir(folder) {
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        other => other.map_err(|error| failed("listing", folder, error))?,
+    };
+    read.map(|entry| Ok(entry.map_err(|error| failed("listing", folder, error))?.path())).collect()
+}
+
+/// Sets the mode and the modification time that e3's files have.
+fn seal(path: &Path, mode: u32) -> io::Result<()> {
+    let file = File::open(path).or_else(|_| {
+        // A task may have made a file that even its owner may not read.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        File::open(path)
+    })?;
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(Source::MODIFIED_SECONDS))?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+fn hash_file(path: &Path) -> Result<ObjectRef, ObjectError> {
+    let hash = || copy_and_hash(&mut File::open(path)?, &mut io::sink());
+    hash().map_err(|error| failed("reading", path, error))
+}
+
+/// Copies all bytes and says what object they are.
+fn copy_and_hash(from: &mut File, to: &mut impl Write) -> io::Result<ObjectRef> {
+    let mut hasher = Hasher::new();
+    let mut size = 0;
+    // No larger than the file: most are small, and a fresh buffer is cleared first.
+    let expected = usize::try_from(from.metadata()?.len()).unwrap_or(CHUNK);
+    let mut buffer = vec![0; expected.clamp(1, CHUNK - 1) + 1];
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(ObjectRef { hash: hasher.finish(), size });
+        }
+        hasher.update(&buffer[..read]);
+        to.write_all(&buffer[..read])?;
+        size += read as u64;
+    }
+}
+
+fn failed(doing: &str, path: &Path, error: io::Error) -> ObjectError {
+    Unavailable::new(format!("{doing} `{}`", path.display()), error).into()
+}

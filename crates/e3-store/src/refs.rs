@@ -1,0 +1,83 @@
+//! Refs in the database.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use e3_core::{RefChange, RefError, RefName, RefStore, Scan, Unavailable};
+use e3_types::WorkspaceName;
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::{database::Readers, writer::Writer};
+
+/// Refs: written by the one writer, read by as many as want to.
+#[derive(Debug)]
+pub(crate) struct LocalRefs {
+    pub(crate) writer: Arc<Writer>,
+    pub(crate) readers: Arc<Readers>,
+}
+
+#[async_trait]
+impl RefStore for LocalRefs {
+    async fn read(&self, names: &[RefName]) -> Result<Vec<Option<Bytes>>, RefError> {
+        let names = names.to_vec();
+        self.reading("reading refs", move |connection| {
+            let transaction = connection.transaction()?;
+            let mut select = transaction.prepare_cached("SELECT value FROM refs WHERE name = ?1")?;
+            let value = |name: &RefName| {
+                let value: Option<Vec<u8>> =
+                    select.query_row([name.as_str()], |row| row.get(0)).optional()?;
+                Ok(value.map(Bytes::from))
+            };
+            names.iter().map(value).collect()
+        })
+        .await
+    }
+
+    async fn write(&self, changes: Vec<RefChange>) -> Result<(), RefError> {
+        self.writer.write(changes).await
+    }
+
+    async fn scan(&self, scan: Scan) -> Result<Vec<(RefName, Bytes)>, RefError> {
+        self.reading("listing refs", move |connection| list(connection, &scan)).await
+    }
+
+    async fn change_counter(&self, workspace: &WorkspaceName) -> Result<u64, RefError> {
+        let workspace = workspace.clone();
+        let changes = self.reading("reading the change counter", move |connection| {
+            let mut select =
+                connection.prepare_cached("SELECT changes FROM counters WHERE workspace = ?1")?;
+            select.query_row([workspace.as_str()], |row| row.get::<_, i64>(0)).optional()
+        });
+        Ok(changes.await?.map_or(0, i64::cast_unsigned))
+    }
+}
+
+impl LocalRefs {
+    async fn reading<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, RefError> {
+        let readers = Arc::clone(&self.readers);
+        let done = tokio::task::spawn_blocking(move || readers.with(doing, read)).await;
+        Ok(done.map_err(|error| Unavailable::new(doing, error))??)
+    }
+}
+
+fn list(connection: &Connection, scan: &Scan) -> rusqlite::Result<Vec<(RefName, Bytes)>> {
+    let order = if scan.reverse { "DESC" } else { "ASC" };
+    let beyond = if scan.reverse { "name < ?3" } else { "name > ?3" };
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT name, value FROM refs WHERE name >= ?1 AND name < ?2 AND (?3 IS NULL OR {beyond}) \
+         ORDER BY name {order} LIMIT ?4"
+    ))?;
+    // Names are ASCII, so every name with this prefix sorts before the prefix with the last character there is.
+    let end = format!("{}\u{10ffff}", scan.prefix);
+    let after = scan.after.as_ref().map(RefName::as_str);
+    let limit = i64::try_from(scan.limit).unwrap_or(i64::MAX);
+    let row = |row: &rusqlite::Row<'_>| {
+        Ok((RefName::from_stored(row.get(0)?), Bytes::from(row.get::<_, Vec<u8>>(1)?)))
+    };
+    select.query_map((&scan.prefix, end, after, limit), row)?.collect()
+}

@@ -1,0 +1,167 @@
+//! `LocalStorage`: the four stores of a repository in a folder.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use e3_core::{
+    Clock, LeaseStore, LogStore, ObjectStore, RefStore, StorageBackend, StorageError, Unavailable,
+};
+
+use crate::{
+    database::{self, Readers},
+    leases::LocalLeases,
+    logs::LocalLogs,
+    objects::LocalObjects,
+    owner::Owners,
+    refs::LocalRefs,
+    writer::Writer,
+};
+
+/// A repository in a folder.
+#[derive(Debug)]
+pub struct LocalStorage {
+    root: PathBuf,
+    objects: LocalObjects,
+    refs: LocalRefs,
+    logs: LocalLogs,
+    leases: LocalLeases,
+    owners: Arc<Owners>,
+}
+
+/// Why a repository cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is none.
+    #[error("there is no e3 repository at `{}`: `e3 init` makes one", .0.display())]
+    NotFound(PathBuf),
+    /// It was made by a newer e3.
+    #[error(
+        "the repository `{}` has format {found}, but this e3 knows formats up to {known}: use a newer e3",
+        path.display()
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The newest format that is known here.
+        known: i64,
+    },
+    /// The database is not one of e3.
+    #[error("`{}` is a database, but not one of e3", path.display())]
+    Foreign {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The database cannot be used.
+    #[error("opening the database `{}`: {source}", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// A folder or a thread cannot be made.
+    #[error("opening the repository `{}`: {source}", path.display())]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl LocalStorage {
+    /// Opens the repository in the folder `root`, and makes one if there is none.
+    pub fn create(root: &Path, clock: &dyn Clock) -> Result<Self, OpenError> {
+        fs::create_dir_all(root).map_err(|source| OpenError::Io { path: root.to_owned(), source })?;
+        Self::open_with(root, clock, true)
+    }
+
+    /// Opens the repository in the folder `root`.
+    pub fn open(root: &Path, clock: &dyn Clock) -> Result<Self, OpenError> {
+        if root.join(DATABASE).exists() {
+            Self::open_with(root, clock, false)
+        } else {
+            Err(OpenError::NotFound(root.to_owned()))
+        }
+    }
+
+    fn open_with(root: &Path, clock: &dyn Clock, create: bool) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Io { path: root.to_owned(), source };
+        // Scratch folders are used by processes with another working folder.
+        let root = &std::path::absolute(root).map_err(failed)?;
+        let path = root.join(DATABASE);
+        let connection = database::open(&path, create)?;
+        let owners = Arc::new(Owners::new(root, clock.new_owner()));
+        let readers = Arc::new(Readers::new(path.clone()));
+        let writer = Arc::new(Writer::start(connection, path, Arc::clone(&owners)).map_err(failed)?);
+        Ok(Self {
+            root: root.clone(),
+            objects: LocalObjects::new(root.join("objects"), Arc::clone(&owners)),
+            refs: LocalRefs { writer: Arc::clone(&writer), readers: Arc::clone(&readers) },
+            logs: LocalLogs { folder: root.join("logs") },
+            leases: LocalLeases { writer, readers, owners: Arc::clone(&owners) },
+            owners,
+        })
+    }
+
+    /// The folder of the repository.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A folder for tasks of this process to run in, on the file system of the objects. It is removed, with all that
+    /// is in it, by a later process if this one does not.
+    pub fn scratch(&self) -> io::Result<PathBuf> {
+        self.owners.scratch()
+    }
+}
+
+const DATABASE: &str = "db.sqlite";
+
+#[async_trait]
+impl StorageBackend for LocalStorage {
+    fn objects(&self) -> &dyn ObjectStore {
+        &self.objects
+    }
+
+    fn refs(&self) -> &dyn RefStore {
+        &self.refs
+    }
+
+    fn logs(&self) -> &dyn LogStore {
+        &self.logs
+    }
+
+    fn leases(&self) -> &dyn LeaseStore {
+        &self.leases
+    }
+
+    async fn sync(&self) -> Result<(), StorageError> {
+        let root = self.root.clone();
+        let doing = format!("writing `{}` to disk", root.display());
+        let done = tokio::task::spawn_blocking(move || sync_file_system(&root)).await;
+        let failed = |error: io::Error| Unavailable::new(doing.clone(), error);
+        Ok(done.map_err(|error| Unavailable::new(doing.clone(), error))?.map_err(failed)?)
+    }
+}
+
+/// One barrier for all files of the repository: cheaper than one for each, as soon as there are a few.
+fn sync_file_system(root: &Path) -> io::Result<()> {
+    let folder = File::open(root)?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::syncfs(&folder)?;
+    // Elsewhere there is no call for one file system: all of them, which may not wait for the disk's own cache.
+    #[cfg(not(target_os = "linux"))]
+    {
+        folder.sync_all()?;
+        rustix::fs::sync();
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! `Package`: datasets and the tasks between them. Immutable, and the same bytes wherever it was built.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Kind, ObjectFormatError, ObjectRef, Retry, decode, encode};
+use crate::{DatasetPath, Hash, Name, PackageName, PackageVersion};
+
+/// A package as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Its name.
+    pub name: PackageName,
+    /// Its version.
+    pub version: PackageVersion,
+    /// Every dataset: the inputs, and one output for each task.
+    pub datasets: BTreeMap<DatasetPath, Slot>,
+    /// The tasks.
+    pub tasks: BTreeMap<Name, PackageTask>,
+}
+
+/// A dataset of a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slot {
+    /// What it holds.
+    pub kind: Kind,
+    /// What it holds at first; outputs have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<ObjectRef>,
+}
+
+/// A task of a package, wired to its datasets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageTask {
+    /// The task object.
+    pub task: Hash,
+    /// The datasets that it reads, in the order of the task object's inputs.
+    pub inputs: Vec<DatasetPath>,
+    /// The dataset that it writes.
+    pub output: DatasetPath,
+    /// How it is to be executed.
+    #[serde(default, skip_serializing_if = "TaskPolicy::is_default")]
+    pub policy: TaskPolicy,
+}
+
+/// What does not change a task's output, only how it is executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskPolicy {
+    /// Whether an earlier result may answer.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub cache: bool,
+    /// When to try again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retry>,
+    /// How long one attempt may take, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for TaskPolicy {
+    fn default() -> Self {
+        Self { cache: true, retries: None, timeout_ms: None }
+    }
+}
+
+impl TaskPolicy {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Package {
+    /// The canonical bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads canonical bytes. The wiring is not checked here: `e3-core` does it when it makes a graph of it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ObjectFormatError> {
+        decode(bytes, "package")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::task::tests::{any_kind, any_name},
+        *,
+    };
+    use crate::RetryClass;
+
+    #[test]
+    fn golden_bytes() {
+        let package = Package {
+            name: "penguins".parse().unwrap(),
+            version: "0.1.0".parse().unwrap(),
+            datasets: BTreeMap::from([
+                ("raw".parse().unwrap(), Slot { kind: Kind::File, default: Some(ObjectRef::of(b"x")) }),
+                ("clean".parse().unwrap(), Slot { kind: Kind::File, default: None }),
+            ]),
+            tasks: BTreeMap::from([(
+                "clean".parse().unwrap(),
+                PackageTask {
+                    task: Hash::of(b"task"),
+                    inputs: vec!["raw".parse().unwrap()],
+                    output: "clean".parse().unwrap(),
+                    policy: TaskPolicy {
+                        cache: false,
+                        retries: Some(Retry {
+                            max: 2,
+                            backoff_ms: 1000,
+                            on: vec![RetryClass::Exit(Some(75))],
+                        }),
+                        timeout_ms: Some(60_000),
+                    },
+                },
+            )]),
+        };
+        let bytes = package.encode();
+        let (x, task) = (Hash::of(b"x"), Hash::of(b"task"));
+        assert_eq!(
+            String::from_utf8(bytes.clone()).unwrap(),
+            format!(
+                r#"{{"datasets":{{"clean":{{"kind":"file"}},"raw":{{"default":{{"hash":"{x}","size":1}},"kind":"file"}}}},"name":"penguins","tasks":{{"clean":{{"inputs":["raw"],"output":"clean","policy":{{"cache":false,"retries":{{"backoff_ms":1000,"max":2,"on":["exit:75"]}},"timeout_ms":60000}},"task":"{task}"}}}},"version":"0.1.0"}}"#
+            )
+        );
+        assert_eq!(Package::decode(&bytes).unwrap(), package);
+        let spelt_out = String::from_utf8(bytes).unwrap().replace(r#""cache":false"#, r#""cache":true"#);
+        assert!(Package::decode(spelt_out.as_bytes()).is_err(), "a default is left out, never spelt out");
+    }
+
+    fn any_package() -> impl Strategy<Value = Package> {
+        let slot = (any_kind(), prop::option::of((any::<[u8; 32]>(), 0_u64..1 << 53))).prop_map(
+            |(kind, default)| Slot {
+                kind,
+                default: default.map(|(hash, size)| ObjectRef { hash: Hash::from_bytes(hash), size }),
+            },
+        );
+        let policy = (
+            any::<bool>(),
+            prop::option::of((any::<u32>(), 0_u64..1 << 53)),
+            prop::option::of(0_u64..1 << 53),
+        )
+            .prop_map(|(cache, retries, timeout_ms)| TaskPolicy {
+                cache,
+                retries: retries.map(|(max, backoff_ms)| Retry {
+                    max,
+                    backoff_ms,
+                    on: vec![RetryClass::Timeout, RetryClass::Signal(None)],
+                }),
+                timeout_ms,
+            });
+        let task = (any::<[u8; 32]>(), prop::collection::vec(any_name(), 0..4), any_name(), policy).prop_map(
+            |(task, inputs, output, policy)| PackageTask {
+                task: Hash::from_bytes(task),
+                inputs: inputs.iter().map(DatasetPath::from).collect(),
+                output: DatasetPath::from(&output),
+                policy,
+            },
+        );
+        (
+            prop::collection::btree_map(any_name().prop_map(|name| DatasetPath::from(&name)), slot, 0..5),
+            prop::collection::btree_map(any_name(), task, 0..5),
+        )
+            .prop_map(|(datasets, tasks)| Package {
+                name: "p".parse().expect("a label"),
+                version: "1".parse().expect("a label"),
+                datasets,
+                tasks,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn decode_is_the_inverse_of_encode(package in any_package()) {
+            prop_assert_eq!(Package::decode(&package.encode()).unwrap(), package);
+        }
+    }
+}

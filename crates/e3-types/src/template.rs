@@ -1,0 +1,134 @@
+//! `Template`: one word of a command, with the places where staged paths go.
+
+use crate::Name;
+
+/// A text in which `{identifier}` stands for a path, and `{{identifier}}` for the literal `{identifier}`.
+///
+/// Every other brace is an ordinary character, so programs for awk or jq can stand in a command as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(Vec<Piece>);
+
+/// A stretch of a `Template`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Text that stays as it is.
+    Text(String),
+    /// `{name}`, with the byte offset of its brace in the source text.
+    Place {
+        /// What is asked for.
+        name: Name,
+        /// Where it stands, in bytes.
+        offset: usize,
+    },
+}
+
+impl Template {
+    /// Reads a template. Every text is one.
+    pub fn parse(text: &str) -> Self {
+        let mut pieces = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('{') {
+            let (before, brace) = rest.split_at(at);
+            literal.push_str(before);
+            if let Some((name, after)) = escaped(brace) {
+                literal.push('{');
+                literal.push_str(name.as_str());
+                literal.push('}');
+                rest = after;
+            } else if let Some((name, after)) = placeholder(brace) {
+                if !literal.is_empty() {
+                    pieces.push(Piece::Text(std::mem::take(&mut literal)));
+                }
+                pieces.push(Piece::Place { name, offset: text.len() - brace.len() });
+                rest = after;
+            } else {
+                literal.push('{');
+                rest = &brace[1..];
+            }
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            pieces.push(Piece::Text(literal));
+        }
+        Self(pieces)
+    }
+
+    /// The pieces in order.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.0
+    }
+
+    /// The text with every place filled by `path`; the name for which there is no path, if any, is the error.
+    pub fn expand<'a>(&self, path: impl Fn(&Name) -> Option<&'a str>) -> Result<String, Name> {
+        let mut out = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Place { name, .. } => out.push_str(path(name).ok_or_else(|| name.clone())?),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// `{identifier}` at the start of `text`, and what follows it.
+fn placeholder(text: &str) -> Option<(Name, &str)> {
+    let (name, after) = text.strip_prefix('{')?.split_once('}')?;
+    Some((name.parse().ok()?, after))
+}
+
+/// `{{identifier}}` at the start of `text`, and what follows it.
+fn escaped(text: &str) -> Option<(Name, &str)> {
+    let (name, after) = placeholder(text.strip_prefix('{')?)?;
+    Some((name, after.strip_prefix('}')?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn expanded(text: &str) -> Result<String, Name> {
+        Template::parse(text).expand(|name| (name.as_str() == "raw").then_some("inputs/raw"))
+    }
+
+    #[test]
+    fn only_identifiers_in_single_braces_are_special() {
+        for (text, expected) in [
+            ("awk '{ print $1 }' {raw}", "awk '{ print $1 }' inputs/raw"),
+            ("{{raw}}", "{raw}"),
+            ("{{{raw}}}", "{{raw}}"),
+            ("{raw}{raw}", "inputs/rawinputs/raw"),
+            ("{", "{"),
+            ("{}", "{}"),
+            ("{1}", "{1}"),
+            ("${HOME:-x}", "${HOME:-x}"),
+            ("{ raw }", "{ raw }"),
+            ("a}b{raw", "a}b{raw"),
+            ("{{raw}", "{inputs/raw"),
+        ] {
+            assert_eq!(expanded(text).as_deref(), Ok(expected), "{text}");
+        }
+        assert_eq!(expanded("x {row}").unwrap_err().as_str(), "row");
+    }
+
+    #[test]
+    fn places_know_where_they_stand() {
+        let template = Template::parse("ä {raw}");
+        assert_eq!(template.pieces()[1], Piece::Place { name: "raw".parse().unwrap(), offset: 3 });
+    }
+
+    proptest! {
+        #[test]
+        fn text_without_braces_stays(text in "[^{]*") {
+            prop_assert_eq!(expanded(&text), Ok(text));
+        }
+
+        #[test]
+        fn any_text_is_a_template(text: String) {
+            Template::parse(&text);
+        }
+    }
+}
