@@ -3,6 +3,7 @@
 //! What it needs from outside comes in through the seams (module `seams`), each a small trait with its contract.
 //! The one place that touches files is `MemoryObjects`, whose contract has two verbs that take a path.
 
+pub mod archive;
 mod clock;
 mod dataflow;
 mod execution;

@@ -172,17 +172,17 @@ pub async fn read_tree(
     Ok(read(objects, root).await?.0)
 }
 
-/// All objects below the `dir` object `root`, without itself: files and subfolders.
+/// All objects below the `dir` object `root`, without itself: the `dir` objects of subfolders, and the files.
 pub(crate) async fn tree_objects(
     objects: &dyn ObjectStore,
     root: &ObjectRef,
-) -> Result<Vec<ObjectRef>, ObjectError> {
-    let (entries, mut all) = read(objects, root).await?;
-    all.extend(entries.into_iter().filter_map(|(_, entry)| match entry {
+) -> Result<(Vec<ObjectRef>, Vec<ObjectRef>), ObjectError> {
+    let (entries, dirs) = read(objects, root).await?;
+    let files = entries.into_iter().filter_map(|(_, entry)| match entry {
         TreeEntry::File(file) => Some(file.object),
         TreeEntry::Dir | TreeEntry::Symlink(_) => None,
-    }));
-    Ok(all)
+    });
+    Ok((dirs, files.collect()))
 }
 
 /// The entries below `root`, and the `dir` objects of the subfolders.

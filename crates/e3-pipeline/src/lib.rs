@@ -1,1 +1,22 @@
-//! x
+//! The file that a user writes: `e3.toml` -> a package, with errors that point at the place; and the source files
+//! that it names, read only when they have changed.
+
+mod build;
+mod error;
+mod model;
+mod parse;
+mod reader;
+mod similar;
+mod stat_cache;
+mod track;
+mod units;
+mod walk;
+
+pub use build::{Built, Tracked, TrackedSource, build};
+pub use error::{Location, PipelineError};
+pub use model::{OutputLink, Pipeline, RunSettings};
+pub use parse::parse;
+pub use similar::most_similar;
+pub use stat_cache::StatCache;
+pub use track::{Project, TrackReport, store_path, track};
+pub use units::parse_duration;

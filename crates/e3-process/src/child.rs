@@ -19,7 +19,7 @@ pub(crate) struct Child {
 impl Child {
     /// Starts a process; returns it with its two streams.
     pub(crate) fn spawn(command: &Command) -> io::Result<(Self, Drain, Drain)> {
-        let mut child = process::Command::new(&command.program)
+        let mut child = process::Command::new(command.find_program()?)
             .args(&command.arguments)
             .env_clear()
             .envs(command.environment.iter().map(|(name, value)| (name, value)))

@@ -21,6 +21,31 @@ pub struct Command {
     pub folder: PathBuf,
 }
 
+impl Command {
+    /// The path of the program. With an absolute one, the standard library starts it through `posix_spawn`, also when
+    /// environment and folder are not its own.
+    pub(crate) fn find_program(&self) -> io::Result<PathBuf> {
+        if self.program.as_encoded_bytes().contains(&b'/') {
+            return Ok(self.folder.join(&self.program));
+        }
+        let path =
+            self.environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
+        let candidates = std::env::split_paths(path.unwrap_or_default())
+            .map(|folder| self.folder.join(folder).join(&self.program));
+        let mut found = io::Error::from(io::ErrorKind::NotFound);
+        for candidate in candidates {
+            match rustix::fs::access(&candidate, rustix::fs::Access::EXEC_OK) {
+                Ok(()) if candidate.is_file() => return Ok(candidate),
+                Err(rustix::io::Errno::ACCESS) if candidate.is_file() => {
+                    found = io::Error::from(io::ErrorKind::PermissionDenied);
+                }
+                _ => {}
+            }
+        }
+        Err(found)
+    }
+}
+
 /// When to stop a process before it ends by itself.
 #[derive(Debug, Clone)]
 pub struct Stop {

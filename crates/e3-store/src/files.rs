@@ -22,7 +22,7 @@ pub(crate) fn with_parent<T>(path: &Path, mut attempt: impl FnMut() -> io::Resul
 
 /// Removes a folder with all that is in it, also where a task has taken away the permission to do so. That nothing is
 /// there is fine.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if is_missing(&error) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {

@@ -23,5 +23,4 @@ mod refs;
 mod storage;
 mod writer;
 
-pub use files::remove_tree;
 pub use storage::{LocalStorage, OpenError};

@@ -240,10 +240,12 @@ impl Inner {
         with_parent(&to, || fs::rename(from, &to)).map_err(|error| failed("storing", &to, error))
     }
 
+    /// The size of an object. One whose file was written to since it was sealed counts as not there: it will be put
+    /// again, over the altered file, and is never served.
     fn size(&self, hash: &Hash) -> Result<Option<u64>, ObjectError> {
         let path = self.path(hash);
         match fs::metadata(&path) {
-            Ok(metadata) => Ok(Some(metadata.len())),
+            Ok(metadata) => Ok(is_sealed(&metadata).then_some(metadata.len())),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(failed("reading", &path, error)),
         }
@@ -253,9 +255,14 @@ impl Inner {
         let hash = item.object.hash;
         let path = self.path(&hash);
         let mut source = File::open(&path).map_err(|error| self.missing_or(hash, "opening", error))?;
-        let size = source.metadata().map_err(|error| failed("reading", &path, error))?.len();
+        let metadata = source.metadata().map_err(|error| failed("reading", &path, error))?;
+        let size = metadata.len();
         if size != item.object.size {
             let message = format!("it has {size} bytes where {} were recorded", item.object.size);
+            return Err(ObjectError::Corrupt { hash, message });
+        }
+        if !is_sealed(&metadata) {
+            let message = "its file was written to".to_owned();
             return Err(ObjectError::Corrupt { hash, message });
         }
         let link = item.access == Access::ReadOnly && size > COPY_UP_TO;
@@ -275,13 +282,10 @@ impl Inner {
     fn link(&self, item: &StageItem, path: &Path) -> Result<bool, ObjectError> {
         let linked = if item.executable {
             let executable = self.executable_path(&item.object.hash);
-            match fs::hard_link(&executable, &item.to) {
-                Err(error) if is_missing(&error) => {
-                    self.make_executable(path, &executable)?;
-                    fs::hard_link(&executable, &item.to)
-                }
-                other => other,
+            if !fs::metadata(&executable).is_ok_and(|metadata| is_sealed(&metadata)) {
+                self.make_executable(path, &executable)?;
             }
+            fs::hard_link(&executable, &item.to)
         } else {
             fs::hard_link(path, &item.to)
         };
@@ -387,6 +391,11 @@ fn seal(path: &Path, mode: u32) -> io::Result<()> {
     })?;
     file.set_modified(UNIX_EPOCH + Duration::from_secs(Source::MODIFIED_SECONDS))?;
     file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+/// Whether a file has not been written to since `seal`.
+fn is_sealed(metadata: &fs::Metadata) -> bool {
+    (metadata.mtime(), metadata.mtime_nsec()) == (Source::MODIFIED_SECONDS.cast_signed(), 0)
 }
 
 fn hash_file(path: &Path) -> Result<ObjectRef, ObjectError> {

@@ -5,7 +5,10 @@ use e3_types::{
 };
 
 use super::{decode, encode};
-use crate::{Graph, GraphError, ObjectStoreExt, RefChange, RefName, Scan, StorageBackend, StorageError};
+use crate::{
+    Graph, GraphError, ObjectStoreExt, RefChange, RefName, Scan, StorageBackend, StorageError,
+    tree::tree_objects,
+};
 
 /// The largest package object that is read, in bytes.
 const LARGEST_PACKAGE: u64 = 1 << 30;
@@ -157,29 +160,44 @@ pub async fn list(
     Ok(packages)
 }
 
-/// Every object that a package needs: itself, its tasks, and its default values with what they hold.
-pub async fn objects(
-    storage: &dyn StorageBackend,
-    object: ObjectRef,
-    package: &Package,
-) -> Result<Vec<ObjectRef>, PackageError> {
-    let mut all = vec![object];
+/// Every object that a package needs, each once, by what it is needed for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Contents {
+    /// The task objects.
+    pub tasks: Vec<ObjectRef>,
+    /// The `dir` objects of default values.
+    pub dirs: Vec<ObjectRef>,
+    /// The other objects of default values, and the files in the folders.
+    pub files: Vec<ObjectRef>,
+}
+
+/// Finds every object that a package needs, without itself. Only task and `dir` objects are read.
+pub async fn contents(storage: &dyn StorageBackend, package: &Package) -> Result<Contents, PackageError> {
     let tasks: Vec<_> = package.tasks.values().map(|task| task.task).collect();
     let sizes = storage.objects().stat_many(&tasks).await.map_err(StorageError::from)?;
+    let mut contents = Contents::default();
     for (hash, size) in tasks.into_iter().zip(sizes) {
         let missing = || StorageError::from(crate::ObjectError::NotFound(hash));
-        all.push(ObjectRef { hash, size: size.ok_or_else(missing)? });
+        contents.tasks.push(ObjectRef { hash, size: size.ok_or_else(missing)? });
     }
     for slot in package.datasets.values() {
-        let Some(default) = slot.default else { continue };
-        all.push(default);
-        if slot.kind == Kind::Dir {
-            all.extend(
-                crate::tree::tree_objects(storage.objects(), &default).await.map_err(StorageError::from)?,
-            );
+        match (slot.default, slot.kind) {
+            (None, _) => {}
+            (Some(root), Kind::Dir) => {
+                let (dirs, files) =
+                    tree_objects(storage.objects(), &root).await.map_err(StorageError::from)?;
+                contents.dirs.push(root);
+                contents.dirs.extend(dirs);
+                contents.files.extend(files);
+            }
+            (Some(object), Kind::File | Kind::Json) => contents.files.push(object),
         }
     }
-    all.sort_by_key(|object| object.hash);
-    all.dedup();
-    Ok(all)
+    // An empty folder and an empty file are one object: it is listed where it comes first.
+    let mut seen = std::collections::HashSet::new();
+    for list in [&mut contents.tasks, &mut contents.dirs, &mut contents.files] {
+        list.sort_by_key(|object| object.hash);
+        list.retain(|object| seen.insert(object.hash));
+    }
+    Ok(contents)
 }

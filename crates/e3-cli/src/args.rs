@@ -1,0 +1,243 @@
+//! The command line.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use e3_core::NamePattern;
+use e3_types::{DatasetPath, Name, RunId, WorkspaceName};
+
+/// A durable, content-addressed dataflow engine: declare datasets and tasks, and nothing is computed twice.
+#[derive(Debug, Parser)]
+#[command(name = "e3", version, propagate_version = false, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Run as if started in DIR; given several times, each is relative to the one before
+    #[arg(short = 'C', value_name = "DIR")]
+    pub(crate) folder: Vec<PathBuf>,
+    /// The repository [default: .e3 beside e3.toml, looked for upwards]
+    #[arg(short = 'R', long, value_name = "PATH", env = "E3_REPO", global = true)]
+    pub(crate) repo: Option<PathBuf>,
+    /// The workspace
+    #[arg(short, long, value_name = "NAME", default_value = "main", env = "E3_WORKSPACE", global = true)]
+    pub(crate) workspace: WorkspaceName,
+    /// Print one JSON document on standard output, errors too
+    // Not global for clap: after `set`, `--json VALUE` is something else.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Say only what went wrong
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more; given twice, also what is meant for the developers of e3
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// When to use colours; `auto` obeys NO_COLOR and CLICOLOR_FORCE
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Colour::Auto, env = "E3_COLOR", global = true)]
+    pub(crate) color: Colour,
+    /// How a run shows its progress: `plain` is a line per finished task
+    #[arg(long, value_enum, value_name = "HOW", default_value_t = Progress::Auto, env = "E3_PROGRESS", global = true)]
+    pub(crate) progress: Progress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    Auto,
+    Plain,
+    None,
+}
+
+/// The arguments of a command with the flag `--json`.
+#[derive(Debug, Args)]
+pub(crate) struct WithJson<T: Args> {
+    #[command(flatten)]
+    pub(crate) args: T,
+    /// Print one JSON document on standard output, errors too
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Command {
+    /// Whether the flag `--json` stands after the command.
+    pub(crate) fn wants_json(&self) -> bool {
+        match self {
+            Self::Init(args) => args.json,
+            Self::Run(args) => args.json,
+            Self::Start(args) => args.json,
+            Self::Status(args) => args.json,
+            Self::Ls(args) => args.json,
+            Self::Get(args) => args.json,
+            Self::Set(_) => false,
+            Self::Logs(args) => args.json,
+            Self::Runs(args) => args.json,
+            Self::Package(PackageCommand::Build(args) | PackageCommand::List(args)) => args.json,
+            Self::Package(PackageCommand::Import(args)) => args.json,
+            Self::Package(PackageCommand::Export(args)) => args.json,
+        }
+    }
+}
+
+/// No arguments.
+#[derive(Debug, Args)]
+pub(crate) struct NoArgs {}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a project: a commented e3.toml with a working example task, and its repository
+    Init(WithJson<InitArgs>),
+    /// Build the package from e3.toml, track changed files, execute what is not known yet, put the outputs in place
+    Run(WithJson<RunArgs>),
+    /// Execute the deployed workspace as it is
+    Start(WithJson<ExecuteArgs>),
+    /// How the tasks of the workspace stand
+    Status(WithJson<NoArgs>),
+    /// The datasets of the workspace
+    Ls(WithJson<LsArgs>),
+    /// Read a dataset
+    Get(WithJson<GetArgs>),
+    /// Write an input
+    Set(SetArgs),
+    /// What a task printed
+    Logs(WithJson<LogsArgs>),
+    /// The runs of the workspace, newest first
+    Runs(WithJson<RunsArgs>),
+    /// Packages: build, export, import, list
+    #[command(subcommand)]
+    Package(PackageCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The folder of the new project
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) execute: ExecuteArgs,
+    /// Drop values that were set with `e3 set`
+    #[arg(long)]
+    pub(crate) reset: bool,
+    /// Overwrite files of the project that stand where `[outputs]` go and that e3 did not write
+    #[arg(long)]
+    pub(crate) force_outputs: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecuteArgs {
+    /// Which tasks, with all that they need; names or patterns [default: all]
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<NamePattern>,
+    /// How many tasks may run at once [default: the number of cores]
+    #[arg(short, long, value_name = "N", env = "E3_JOBS")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+    /// After a failure, run everything that can still be run
+    #[arg(long, conflicts_with = "fail_fast")]
+    pub(crate) keep_going: bool,
+    /// After a failure, cancel what runs
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+    /// Execute even what is known; with a pattern, only the tasks that it means
+    #[arg(long, value_name = "TASK", num_args = 0..=1, require_equals = true)]
+    pub(crate) force: Option<Option<NamePattern>>,
+    /// Keep the folder in which each task ran
+    #[arg(long)]
+    pub(crate) keep_scratch: bool,
+    /// Write the events of the run to FILE as JSON lines while it runs; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// Only this dataset and those below it
+    pub(crate) path: Option<DatasetPath>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// The dataset
+    pub(crate) dataset: DatasetPath,
+    /// Where to; `-` is standard output
+    #[arg(short, long, value_name = "PATH", default_value = "-")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    /// The input
+    pub(crate) dataset: DatasetPath,
+    /// The file or folder to read; `-` is standard input
+    #[arg(value_name = "FILE", required_unless_present = "value")]
+    pub(crate) file: Option<PathBuf>,
+    /// The JSON value itself, instead of a file
+    #[arg(long = "json", value_name = "VALUE", conflicts_with = "file")]
+    pub(crate) value: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The task
+    pub(crate) task: Name,
+    /// Go on until the task has ended
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only standard error, on standard output
+    #[arg(long)]
+    pub(crate) stderr: bool,
+    /// The execution in this run, instead of the newest
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<RunId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    /// How many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// Only runs before this one: the next page
+    #[arg(long, value_name = "ID")]
+    pub(crate) before: Option<RunId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PackageCommand {
+    /// Make a package of e3.toml, with the files as they are now as default values
+    Build(WithJson<NoArgs>),
+    /// Take packages in from an archive
+    Import(WithJson<ImportArgs>),
+    /// Write a package to an archive; the same package always makes the same bytes
+    Export(WithJson<ExportArgs>),
+    /// The packages of the repository
+    List(WithJson<NoArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The archive
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// NAME or NAME@VERSION
+    pub(crate) package: String,
+    /// The archive
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}

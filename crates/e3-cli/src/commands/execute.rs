@@ -1,0 +1,203 @@
+//! Executing a workspace and telling how it ended: what `run` and `start` share.
+
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use e3_console::{FailureReport, FailureSummary, RunDocument, View, failures, totals};
+use e3_core::{
+    Cancellation, DataflowError, DataflowOptions, Force, LogStream, OnFailure, RunReport, StorageBackend,
+    TaskFailure, WorkspaceLease, dataflow_execute_held, packages, workspaces,
+};
+use e3_pipeline::most_similar;
+use e3_store::LocalStorage;
+use e3_types::{DatasetPath, ErrorClass, ExecutionId, Failure, Name, RunState};
+
+use crate::{
+    args::{ExecuteArgs, Progress},
+    context::Context,
+    error::{CliError, Exit, Result},
+    interrupt::Interrupts,
+    screen::Screen,
+};
+
+/// How many lines of its log are shown of a task that failed.
+const LOG_LINES: usize = 20;
+/// How much of a log is read for that, in bytes.
+const LOG_TAIL: u64 = 64 << 10;
+
+/// Settings of the pipeline file.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) jobs: Option<NonZeroUsize>,
+    pub(crate) keep_going: Option<bool>,
+    pub(crate) grace: Option<Duration>,
+}
+
+/// A run that is over.
+pub(crate) struct Finished {
+    pub(crate) report: RunReport,
+    view: View,
+    interrupted: Option<Exit>,
+}
+
+pub(crate) async fn execute(
+    context: &Context,
+    storage: Arc<LocalStorage>,
+    lease: &WorkspaceLease,
+    args: &ExecuteArgs,
+    settings: Settings,
+) -> Result<Finished> {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let keep_going = args.keep_going || settings.keep_going.unwrap_or(false);
+    let lines = context.progress != Progress::None;
+    let screen = Arc::new(Screen::new(context.console, lines, args.events.as_deref())?);
+    let cancellation = Cancellation::default();
+    let options = DataflowOptions {
+        runner: Arc::new(context.local_runner(&storage, settings.grace, args.keep_scratch)?),
+        clock: Arc::clone(&context.clock),
+        holder: context.holder.clone(),
+        events: Arc::clone(&screen) as _,
+        slots: args.jobs.or(settings.jobs).unwrap_or(cores),
+        on_failure: match (args.fail_fast, keep_going) {
+            (true, _) => OnFailure::Cancel,
+            (false, true) => OnFailure::KeepGoing,
+            (false, false) => OnFailure::Finish,
+        },
+        force: match &args.force {
+            None => Force::Nothing,
+            Some(None) => Force::Everything,
+            Some(Some(pattern)) => Force::Matching(vec![pattern.clone()]),
+        },
+        targets: args.targets.clone(),
+        cancellation: cancellation.clone(),
+    };
+    if args.keep_scratch {
+        let scratch =
+            storage.scratch().map_err(|error| CliError::environment("making a scratch folder", error))?;
+        context
+            .console
+            .note(&format!("scratch folders are kept in {} until the next command", scratch.display()));
+    }
+    let interrupts = Interrupts::listen()?;
+    let work = dataflow_execute_held(Arc::clone(&storage) as _, lease, options);
+    let (report, interrupted) = interrupts.guard(context.console, &cancellation, work).await;
+    let report = match report {
+        Ok(report) => report,
+        Err(DataflowError::NoMatch { pattern, .. }) => {
+            return Err(no_match(&*storage, lease, &pattern).await?);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let view = screen.finish()?;
+    Ok(Finished { report, view, interrupted })
+}
+
+/// The error for a pattern that means no task, with the name that was probably meant.
+async fn no_match(storage: &dyn StorageBackend, lease: &WorkspaceLease, pattern: &str) -> Result<CliError> {
+    let record = workspaces::find(storage, lease.workspace()).await?;
+    let package = packages::load(storage, record.package).await?;
+    let similar = most_similar(pattern, package.tasks.keys().map(Name::as_str)).map(str::to_owned);
+    Ok(DataflowError::NoMatch { pattern: pattern.to_owned(), similar }.into())
+}
+
+/// Tells how a run ended and with what exit code.
+pub(crate) async fn tell(
+    context: &Context,
+    storage: &dyn StorageBackend,
+    finished: &Finished,
+) -> Result<Exit> {
+    let Finished { report, view, interrupted } = finished;
+    let console = context.console;
+    if let Some(run) = report.lost {
+        console
+            .note(&format!("run {run} was found dead and recorded as lost; what it had finished was used"));
+    }
+    if console.json {
+        let summaries = report.failures.iter();
+        console.document(&RunDocument {
+            schema: RunDocument::SCHEMA,
+            run: report.run,
+            workspace: report.workspace.clone(),
+            state: report.state,
+            summary: report.summary,
+            failures: summaries
+                .map(|failed| FailureSummary::new(failed.task.clone(), failed.execution, &failed.failure))
+                .collect(),
+        })?;
+    }
+    let summary = totals(report.state, &report.summary);
+    if report.state == RunState::Completed {
+        console.note(&summary)
+    } else {
+        console.warn(&summary)
+    }
+    if !report.failures.is_empty() {
+        let mut told = Vec::new();
+        for failed in &report.failures {
+            told.push(FailureReport {
+                task: failed.task.clone(),
+                attempt: failed.attempt,
+                failure: failed.failure.clone(),
+                log: log_tail(storage, failed.execution).await?,
+                next: next_command(failed),
+            });
+        }
+        console.warn(failures(&told, &view.skipped).trim_end());
+    }
+    if !report.unassigned.is_empty() {
+        console.warn(&unassigned(&report.unassigned));
+    }
+    Ok(exit_of(report, *interrupted))
+}
+
+fn exit_of(report: &RunReport, interrupted: Option<Exit>) -> Exit {
+    match report.state {
+        RunState::Completed => Exit::Done,
+        RunState::Cancelled => interrupted.unwrap_or(Exit::Interrupted),
+        _ if report.failures.is_empty() && !report.unassigned.is_empty() => Exit::Blocked,
+        _ => {
+            // A task that could not even be tried for want of disk or of an object says more than "a task failed".
+            let classes: BTreeSet<u8> =
+                report.failures.iter().map(|failed| class_exit(&failed.failure) as u8).collect();
+            match (classes.len(), report.failures.first()) {
+                (1, Some(failed)) => class_exit(&failed.failure),
+                _ => Exit::TaskFailed,
+            }
+        }
+    }
+}
+
+fn class_exit(failure: &Failure) -> Exit {
+    match failure {
+        Failure::Error { class: ErrorClass::Environment, .. } => Exit::Environment,
+        Failure::Error { class: ErrorClass::Corrupt, .. } => Exit::Corrupt,
+        Failure::Error { class: ErrorClass::Internal, .. } => Exit::Internal,
+        _ => Exit::TaskFailed,
+    }
+}
+
+fn unassigned(inputs: &BTreeSet<DatasetPath>) -> String {
+    let lines: Vec<_> = inputs
+        .iter()
+        .map(|input| format!("blocked: input `{input}` has no value; next: e3 set {input} FILE"))
+        .collect();
+    lines.join("\n")
+}
+
+fn next_command(failed: &TaskFailure) -> Option<String> {
+    failed.execution.map(|_| format!("e3 logs {}", failed.task))
+}
+
+/// The last lines that an execution wrote, standard error after standard output.
+async fn log_tail(storage: &dyn StorageBackend, execution: Option<ExecutionId>) -> Result<Vec<String>> {
+    let Some(execution) = execution else { return Ok(Vec::new()) };
+    let mut lines = Vec::new();
+    for stream in [LogStream::Stdout, LogStream::Stderr] {
+        let logs = storage.logs();
+        let size = logs.size(execution, stream).await.map_err(e3_core::StorageError::from)?;
+        let from = size.saturating_sub(LOG_TAIL);
+        let bytes = logs.read(execution, stream, from..size).await.map_err(e3_core::StorageError::from)?;
+        lines.extend(String::from_utf8_lossy(&bytes).lines().map(str::to_owned));
+    }
+    let first = lines.len().saturating_sub(LOG_LINES);
+    Ok(lines.split_off(first))
+}

@@ -1,0 +1,128 @@
+//! `e3 run` and `e3 start`: the everyday command, and the part of it that only executes.
+
+use std::{path::PathBuf, sync::Arc};
+
+use e3_core::{
+    Origin, RunReport, StorageBackend, StorageError, WorkspaceError, WorkspaceLease,
+    datasets::{self, Assignment},
+    packages, workspaces,
+};
+use e3_pipeline::{Built, OutputLink, Project, StatCache, build, track};
+use e3_store::LocalStorage;
+use e3_types::RunState;
+
+use super::execute::{self, Settings};
+use crate::{
+    args::{ExecuteArgs, RunArgs},
+    context::Context,
+    error::{CliError, Exit, Result},
+    outputs,
+};
+
+pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
+    let folder = context.project()?;
+    let pipeline = context.pipeline(&folder)?;
+    let built = build(&pipeline, |name| context.variable(name).map(str::to_owned))?;
+    let storage = context.create_repository(&folder)?;
+    let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
+
+    deploy(context, &*storage, &lease, &built, args.reset).await?;
+    follow_files(context, &storage, &folder, &built, args.reset).await?;
+    let settings =
+        Settings { jobs: pipeline.run.jobs, keep_going: pipeline.run.keep_going, grace: pipeline.run.grace };
+    let finished = execute::execute(context, Arc::clone(&storage), &lease, &args.execute, settings).await?;
+
+    // The outputs are part of what is reported, so they are in place before it is.
+    let placed =
+        place(context, &storage, folder, &pipeline.outputs, &finished.report, args.force_outputs).await;
+    let exit = execute::tell(context, &*storage, &finished).await?;
+    placed?;
+    Ok(exit)
+}
+
+pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> {
+    let storage = context.open_repository()?;
+    let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
+    let finished =
+        execute::execute(context, Arc::clone(&storage), &lease, &args, Settings::default()).await?;
+    execute::tell(context, &*storage, &finished).await
+}
+
+/// Deploys the package if it is not the one that is deployed.
+async fn deploy(
+    context: &Context,
+    storage: &dyn StorageBackend,
+    lease: &WorkspaceLease,
+    built: &Built,
+    reset: bool,
+) -> Result<()> {
+    let bytes = built.package.encode();
+    let object = e3_types::ObjectRef::of(&bytes);
+    let deployed = match workspaces::find(storage, lease.workspace()).await {
+        Ok(record) => Some(record.package),
+        Err(WorkspaceError::NotFound(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let sources = built.objects.iter().cloned().map(e3_core::Source::Bytes).collect();
+    storage.objects().put_many(sources).await?;
+    packages::store(storage, &built.package).await?;
+    if deployed == Some(object) && !reset {
+        return Ok(());
+    }
+    let report = workspaces::deploy(storage, &*context.clock, lease, object, &built.package, reset).await?;
+    for path in report.kept {
+        context.console.note(&format!("input `{path}` keeps the value that was set; `--reset` drops it"));
+    }
+    Ok(())
+}
+
+/// Gives the inputs that follow files of the project their content as it is now.
+async fn follow_files(
+    context: &Context,
+    storage: &LocalStorage,
+    folder: &std::path::Path,
+    built: &Built,
+    reset: bool,
+) -> Result<()> {
+    let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
+    let project = Project { folder: folder.to_owned(), repository: storage.root().to_owned() };
+    let tracked = track(storage, &*context.clock, &mut cache, &project, &built.tracked).await?;
+    cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
+    let now = datasets::read_all(storage.refs(), &context.workspace).await.map_err(StorageError::from)?;
+    let mut changed: Vec<Assignment> = Vec::new();
+    for value in tracked.values {
+        match now.get(&value.path) {
+            Some(current) if current.origin == Origin::User && !reset => {
+                let path = &value.path;
+                context.console.note(&format!(
+                    "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
+                ));
+            }
+            Some(current) if current.object == value.object => {}
+            _ => changed.push(value),
+        }
+    }
+    if !changed.is_empty() {
+        datasets::set(storage, &*context.clock, &context.workspace, &changed, Origin::Project).await?;
+    }
+    Ok(())
+}
+
+/// Puts the outputs in place, if the run has made them.
+async fn place(
+    context: &Context,
+    storage: &LocalStorage,
+    folder: PathBuf,
+    links: &std::collections::BTreeMap<String, OutputLink>,
+    report: &RunReport,
+    force: bool,
+) -> Result<()> {
+    if report.state != RunState::Completed || links.is_empty() {
+        return Ok(());
+    }
+    let written = outputs::place(context, storage, &folder, links, force).await?;
+    for path in written {
+        context.console.note(&format!("wrote {path}"));
+    }
+    Ok(())
+}

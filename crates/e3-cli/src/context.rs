@@ -1,0 +1,148 @@
+//! What a command works with: the project, the repository, the time, and who we are.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use e3_core::{Clock, Holder, SystemClock};
+use e3_exec::{LocalTaskRunner, Workshop};
+use e3_pipeline::Pipeline;
+use e3_store::LocalStorage;
+use e3_types::WorkspaceName;
+
+use crate::{
+    args::{Common, Progress},
+    console::Console,
+    error::{CliError, Result},
+    identity,
+};
+
+/// The pipeline file.
+pub(crate) const PIPELINE: &str = "e3.toml";
+/// The repository beside it.
+pub(crate) const REPOSITORY: &str = ".e3";
+/// How long a task may take to end after SIGTERM, unless `[run]` says otherwise.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What every command gets.
+pub(crate) struct Context {
+    pub(crate) console: Console,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) holder: Holder,
+    pub(crate) workspace: WorkspaceName,
+    pub(crate) progress: Progress,
+    /// The environment of this process: nothing else reads it.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    repository: Option<PathBuf>,
+}
+
+impl Context {
+    pub(crate) fn new(common: &Common) -> Result<Self> {
+        for folder in &common.folder {
+            std::env::set_current_dir(folder)
+                .map_err(|error| CliError::usage(format!("-C {}: {error}", folder.display())))?;
+        }
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Ok(Self {
+            console: Console::new(common),
+            holder: identity::holder(&*clock),
+            clock,
+            workspace: common.workspace.clone(),
+            progress: common.progress,
+            environment: std::env::vars_os().collect(),
+            repository: common.repo.clone(),
+        })
+    }
+
+    /// The folder of the nearest `e3.toml`, from here upwards.
+    pub(crate) fn project(&self) -> Result<PathBuf> {
+        let here = here()?;
+        let found = here.ancestors().find(|folder| folder.join(PIPELINE).is_file());
+        found.map(Path::to_owned).ok_or_else(|| {
+            CliError::not_found(format!(
+                "there is no {PIPELINE} in `{}` or above it: `e3 init` makes one",
+                here.display()
+            ))
+        })
+    }
+
+    /// The pipeline of a project.
+    pub(crate) fn pipeline(&self, project: &Path) -> Result<Pipeline> {
+        let path = project.join(PIPELINE);
+        let text = fs::read_to_string(&path)
+            .map_err(|error| CliError::environment(format!("reading `{}`", path.display()), error))?;
+        Ok(e3_pipeline::parse(Path::new(PIPELINE), &text)?)
+    }
+
+    /// The repository of a project; made if there is none.
+    pub(crate) fn create_repository(&self, project: &Path) -> Result<Arc<LocalStorage>> {
+        let root = self.repository.clone().unwrap_or_else(|| project.join(REPOSITORY));
+        let is_new = !root.exists();
+        let storage = LocalStorage::create(&root, &*self.clock)?;
+        let ignore = root.join(".gitignore");
+        if is_new && !ignore.exists() {
+            fs::write(&ignore, "# made by e3: the repository is not part of the project's history\n*\n")
+                .map_err(|error| CliError::environment(format!("writing `{}`", ignore.display()), error))?;
+        }
+        Ok(Arc::new(storage))
+    }
+
+    /// The repository that is meant: the one that was named, or the nearest one upwards.
+    pub(crate) fn open_repository(&self) -> Result<Arc<LocalStorage>> {
+        if let Some(root) = &self.repository {
+            return Ok(Arc::new(LocalStorage::open(root, &*self.clock)?));
+        }
+        let here = here()?;
+        let found = here
+            .ancestors()
+            .find(|folder| folder.join(REPOSITORY).is_dir() || folder.join(PIPELINE).is_file());
+        let Some(folder) = found else {
+            return Err(CliError::not_found(format!(
+                "there is no repository (`{REPOSITORY}`) and no {PIPELINE} in `{}` or above it: `e3 init` makes them",
+                here.display()
+            )));
+        };
+        let root = folder.join(REPOSITORY);
+        if !root.is_dir() {
+            return Err(CliError::not_found(format!(
+                "nothing has run in `{}` yet: `e3 run` makes its repository",
+                folder.display()
+            )));
+        }
+        Ok(Arc::new(LocalStorage::open(&root, &*self.clock)?))
+    }
+
+    /// The value of an environment variable, if it is set and text.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.iter().find(|(other, _)| other == name).and_then(|(_, value)| value.to_str())
+    }
+
+    /// The runner of this machine.
+    pub(crate) fn local_runner(
+        &self,
+        storage: &LocalStorage,
+        grace: Option<Duration>,
+        keep_scratch: bool,
+    ) -> Result<LocalTaskRunner> {
+        let scratch = storage
+            .scratch()
+            .map_err(|error| CliError::environment("making a folder for tasks to run in", error))?;
+        let workshop = Workshop {
+            scratch,
+            environment: e3_exec::inherited(self.environment.iter().cloned()),
+            grace: grace.unwrap_or(GRACE),
+            keep_scratch,
+            holder: self.holder.clone(),
+            runner: "local".to_owned(),
+        };
+        Ok(LocalTaskRunner::new(Arc::clone(&self.clock), workshop))
+    }
+}
+
+fn here() -> Result<PathBuf> {
+    std::env::current_dir().map_err(|error| CliError::environment("finding the working folder", error))
+}

@@ -1,0 +1,85 @@
+//! The command `e3`: the only place where the parts are put together, and the only one that knows a terminal.
+
+mod args;
+mod commands;
+mod console;
+mod context;
+mod error;
+mod format;
+mod identity;
+mod interrupt;
+mod outputs;
+mod screen;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    args::Cli,
+    console::Console,
+    context::Context,
+    error::{CliError, Exit},
+};
+
+fn main() -> ExitCode {
+    let mut cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    cli.common.json |= cli.command.wants_json();
+    let console = Console::new(&cli.common);
+    trace(cli.common.verbose);
+    let exit = match run(cli) {
+        Ok(exit) => exit,
+        Err(error) => {
+            report(console, &error);
+            error.exit
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn run(cli: Cli) -> error::Result<Exit> {
+    let context = Context::new(&cli.common)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::environment("starting the runtime", error))?;
+    runtime.block_on(commands::dispatch(&context, cli.command))
+}
+
+fn report(console: Console, error: &CliError) {
+    if console.json {
+        if let Err(unwritten) = console.document(&error.document()) {
+            console.warn(&format!("error: {}", unwritten.message));
+        }
+    } else {
+        console.warn(&e3_console::error_line(&error.message));
+    }
+}
+
+/// What the parts of e3 say to its developers; events are what they say to users.
+fn trace(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+}
+
+/// Help and version are results; everything else is an error of usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|arg| arg == "--json");
+    if error.use_stderr() && wants_json {
+        let error = CliError::usage(error.render().to_string());
+        report(Console { json: true, quiet: false }, &error);
+        return ExitCode::from(error.exit as u8);
+    }
+    match error.print() {
+        Ok(()) if !error.use_stderr() => ExitCode::SUCCESS,
+        _ => ExitCode::from(Exit::Usage as u8),
+    }
+}

@@ -1,0 +1,129 @@
+//! The plain renderer: a line for each task that is over. For logs, for pipes, for terminals without tricks.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use e3_types::{Event, EventKind, Failure, Name, SkipReason};
+
+use crate::{View, human_duration};
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const KNOWN: Style = AnsiColor::Cyan.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const MILD: Style = AnsiColor::Yellow.on_default();
+
+/// Renders events as lines.
+#[derive(Debug, Default)]
+pub struct Plain {
+    view: View,
+}
+
+impl Plain {
+    /// The line for an event, without an end of line, if the event is worth one.
+    pub fn line(&mut self, event: &Event) -> Option<String> {
+        self.view.apply(event);
+        match &event.kind {
+            EventKind::TaskCompleted { task, cached: true, .. } => Some(self.task(KNOWN, "cached", task, "")),
+            EventKind::TaskCompleted { task, took_ms, .. } => {
+                Some(self.task(GOOD, "ran", task, &human_duration(*took_ms)))
+            }
+            EventKind::TaskFailed { task, failure: Failure::Cancelled, .. } => {
+                Some(self.task(MILD, "stopped", task, ""))
+            }
+            EventKind::TaskFailed { task, failure, .. } => {
+                Some(self.task(BAD, "failed", task, &first_line(&failure.to_string())))
+            }
+            EventKind::AttemptFailed { task, attempt, failure, retry_in_ms, .. } => {
+                let next = human_duration(*retry_in_ms);
+                let text = format!("attempt {attempt} {}; again in {next}", first_line(&failure.to_string()));
+                Some(self.task(MILD, "retry", task, &text))
+            }
+            EventKind::TaskSkipped { task, because: SkipReason::Failed { task: cause } } => {
+                Some(self.task(MILD, "skipped", task, &format!("because `{cause}` failed")))
+            }
+            EventKind::TaskSkipped { task, because: SkipReason::Unassigned { dataset } } => {
+                Some(self.task(MILD, "blocked", task, &format!("because input `{dataset}` has no value")))
+            }
+            EventKind::RunStarted { .. } | EventKind::TaskStarted { .. } | EventKind::RunEnded { .. } => None,
+        }
+    }
+
+    fn task(&self, style: Style, word: &str, task: &Name, detail: &str) -> String {
+        let View { over, total, .. } = self.view;
+        let width = total.to_string().len();
+        let mut line = format!("[{over:>width$}/{total}] {style}{word:<7}{style:#} {task}");
+        if !detail.is_empty() {
+            // Writing to a string cannot fail.
+            let _infallible = write!(line, "  {detail}");
+        }
+        line
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use e3_types::{ExecutionId, ObjectRef, RunId, RunState, RunSummary, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn a_line_for_each_task_that_is_over() {
+        let name = |text: &str| text.parse::<Name>().unwrap();
+        let execution = ExecutionId::from_parts(0, [0; 10]);
+        let completed = |task, cached| EventKind::TaskCompleted {
+            task: name(task),
+            execution,
+            output: ObjectRef::of(b""),
+            cached,
+            took_ms: 12,
+        };
+        let kinds = [
+            EventKind::RunStarted {
+                run: RunId::from_parts(0, [0; 10]),
+                workspace: "main".parse().unwrap(),
+                package: ObjectRef::of(b"").hash,
+                total: 10,
+            },
+            completed("a", false),
+            completed("b", true),
+            EventKind::TaskFailed {
+                task: name("c"),
+                attempt: 1,
+                execution: Some(execution),
+                failure: Failure::Exit { code: 3 },
+            },
+            EventKind::TaskSkipped { task: name("d"), because: SkipReason::Failed { task: name("c") } },
+            EventKind::RunEnded { state: RunState::Failed, summary: RunSummary::default() },
+        ];
+        let mut plain = Plain::default();
+        let lines: Vec<_> = (0_u64..)
+            .zip(kinds)
+            .filter_map(|(seq, kind)| plain.line(&Event { seq, at: Timestamp::default(), kind }))
+            .map(|line| strip(&line))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "[ 1/10] ran     a  12 ms",
+                "[ 2/10] cached  b",
+                "[ 3/10] failed  c  exited with code 3",
+                "[ 4/10] skipped d  because `c` failed"
+            ]
+        );
+    }
+
+    /// The text without styles.
+    fn strip(text: &str) -> String {
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('\u{1b}') {
+            plain.push_str(&rest[..at]);
+            rest = rest[at..].split_once('m').map_or("", |(_, after)| after);
+        }
+        plain + rest
+    }
+}

@@ -1,0 +1,239 @@
+//! `Pipeline` -> package: names become datasets, commands become task objects, and everything is wired.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use bytes::Bytes;
+use e3_core::{Graph, GraphError};
+use e3_types::{
+    DatasetPath, Hash, Kind, Name, ObjectRef, Package, PackageTask, Piece, Slot, TaskInput, TaskObject,
+    Template,
+};
+
+use crate::{
+    error::{Location, PipelineError},
+    model::{At, InputSpec, Pipeline, TaskSpec},
+    similar::most_similar,
+};
+
+/// A package as it comes out of a pipeline file.
+#[derive(Debug)]
+pub struct Built {
+    /// The package. Datasets that follow files of the project have no default here: see `tracked`.
+    pub package: Package,
+    /// The objects that the package refers to: tasks, and values that stand in the file.
+    pub objects: Vec<Bytes>,
+    /// The datasets that follow files of the project.
+    pub tracked: Vec<Tracked>,
+}
+
+/// A dataset that follows files of the project.
+#[derive(Debug, Clone)]
+pub struct Tracked {
+    /// The dataset.
+    pub path: DatasetPath,
+    /// What it follows.
+    pub source: TrackedSource,
+    /// Where the pipeline file says so, if one does.
+    pub(crate) location: Option<Location>,
+}
+
+/// What a dataset follows. Paths are relative to the project folder.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TrackedSource {
+    /// A file.
+    File(String),
+    /// A folder.
+    Dir(String),
+    /// The code of a task: files, folders and patterns.
+    Code(Vec<String>),
+}
+
+impl Tracked {
+    /// An error about this dataset, at its place in the pipeline file.
+    pub(crate) fn error(
+        &self,
+        class: e3_types::ErrorClass,
+        message: impl std::fmt::Display,
+    ) -> PipelineError {
+        let message =
+            if self.location.is_some() { format!("{}: {message}", self.path) } else { message.to_string() };
+        PipelineError { location: self.location.clone(), message, class }
+    }
+
+    /// The kind of the dataset.
+    pub fn kind(&self) -> Kind {
+        match self.source {
+            TrackedSource::File(_) => Kind::File,
+            TrackedSource::Dir(_) | TrackedSource::Code(_) => Kind::Dir,
+        }
+    }
+}
+
+/// Makes a package. `environment` is asked for the variables in `pass_env`; one that is not set stays unset.
+pub fn build(
+    pipeline: &Pipeline,
+    mut environment: impl FnMut(&str) -> Option<String>,
+) -> Result<Built, PipelineError> {
+    let mut built = Built {
+        package: Package {
+            name: pipeline.name.clone(),
+            version: pipeline.version.clone(),
+            datasets: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+        },
+        objects: Vec::new(),
+        tracked: Vec::new(),
+    };
+    for (name, At { value: input, span }) in &pipeline.inputs {
+        let path = DatasetPath::from(name);
+        let mut follow = |source| {
+            let location = Some(pipeline.source.locate(span));
+            built.tracked.push(Tracked { path: path.clone(), source, location });
+        };
+        let slot = match input {
+            InputSpec::File(file) => {
+                follow(TrackedSource::File(file.clone()));
+                Slot { kind: Kind::File, default: None }
+            }
+            InputSpec::Dir(dir) => {
+                follow(TrackedSource::Dir(dir.clone()));
+                Slot { kind: Kind::Dir, default: None }
+            }
+            InputSpec::Json(json) => {
+                let bytes = json.to_canonical();
+                let default = Some(ObjectRef::of(&bytes));
+                built.objects.push(bytes.into());
+                Slot { kind: Kind::Json, default }
+            }
+            InputSpec::Unassigned(kind) => Slot { kind: *kind, default: None },
+        };
+        built.package.datasets.insert(path, slot);
+    }
+    for (name, At { value: task, .. }) in &pipeline.tasks {
+        let slot = Slot { kind: task.output, default: None };
+        built.package.datasets.insert(DatasetPath::from(name), slot);
+    }
+    for (name, task) in &pipeline.tasks {
+        let wired = wire(pipeline, name, task, &mut environment, &mut built)?;
+        built.package.tasks.insert(name.clone(), wired);
+    }
+    Graph::new(&built.package).map_err(|error| {
+        let blamed = match &error {
+            GraphError::Cycle(names) => names.first(),
+            GraphError::TwoProducers { tasks, .. } => tasks.first(),
+            GraphError::UnknownDataset { task, .. } => Some(task),
+            GraphError::TooMany(_) => None,
+        };
+        let span = blamed.and_then(|name| pipeline.tasks.get(name)).map_or(0..0, |task| task.span.clone());
+        pipeline.source.error(&span, error.to_string())
+    })?;
+    Ok(built)
+}
+
+fn wire(
+    pipeline: &Pipeline,
+    name: &Name,
+    At { value: task, .. }: &At<TaskSpec>,
+    environment: &mut impl FnMut(&str) -> Option<String>,
+    built: &mut Built,
+) -> Result<PackageTask, PipelineError> {
+    let source = &pipeline.source;
+    let mut names: Vec<Name> = Vec::new();
+    for word in task.command.value.words() {
+        for piece in Template::parse(word).pieces() {
+            let Piece::Place { name: place, .. } = piece else { continue };
+            if place.as_str() == "output" {
+                continue;
+            }
+            if kind_of(pipeline, place).is_none() {
+                let span = find_place(source.text(), &task.command.span, place);
+                return Err(unknown_name(pipeline, place, &span));
+            }
+            if !names.contains(place) {
+                names.push(place.clone());
+            }
+        }
+    }
+    for At { value: input, span } in &task.inputs {
+        if kind_of(pipeline, input).is_none() {
+            return Err(unknown_name(pipeline, input, span));
+        }
+        if !names.contains(input) {
+            names.push(input.clone());
+        }
+    }
+    if let Some(stranger) = task.writable.iter().find(|writable| !names.contains(&writable.value)) {
+        let message = format!("`{}` is not an input of task `{name}`", stranger.value);
+        return Err(source.error(&stranger.span, message));
+    }
+
+    let writable = |input: &Name| task.writable.iter().any(|writable| writable.value == *input);
+    let mut inputs: Vec<TaskInput> = names
+        .iter()
+        .map(|input| TaskInput {
+            name: Some(input.clone()),
+            kind: kind_of(pipeline, input).expect("names were looked up above"),
+            writable: writable(input),
+        })
+        .collect();
+    let mut paths: Vec<DatasetPath> = names.iter().map(DatasetPath::from).collect();
+    if let Some(first) = task.code.first() {
+        // Code is an input like any other, without a name: it is staged in the working folder itself.
+        let path = DatasetPath::from(name).child(&"code".parse().expect("this is a name"));
+        inputs.push(TaskInput { name: None, kind: Kind::Dir, writable: false });
+        paths.push(path.clone());
+        built.package.datasets.insert(path.clone(), Slot { kind: Kind::Dir, default: None });
+        let patterns = task.code.iter().map(|pattern| pattern.value.clone()).collect();
+        let end = task.code.last().map_or(first.span.end, |last| last.span.end);
+        let location = Some(source.locate(&(first.span.start..end)));
+        built.tracked.push(Tracked { path, source: TrackedSource::Code(patterns), location });
+    }
+    let mut env = task.env.clone();
+    for At { value: variable, .. } in &task.pass_env {
+        env.extend(environment(variable).map(|value| (variable.clone(), value)));
+    }
+    let object = TaskObject { command: task.command.value.clone(), env, inputs, output: task.output };
+    let bytes = object.encode();
+    let hash = Hash::of(&bytes);
+    built.objects.push(bytes.into());
+    Ok(PackageTask {
+        task: hash,
+        inputs: paths,
+        output: DatasetPath::from(name),
+        policy: task.policy.clone(),
+    })
+}
+
+fn kind_of(pipeline: &Pipeline, name: &Name) -> Option<Kind> {
+    let input = pipeline.inputs.get(name).map(|input| match input.value {
+        InputSpec::File(_) => Kind::File,
+        InputSpec::Dir(_) => Kind::Dir,
+        InputSpec::Json(_) => Kind::Json,
+        InputSpec::Unassigned(kind) => kind,
+    });
+    input.or_else(|| pipeline.tasks.get(name).map(|task| task.value.output))
+}
+
+/// Where `{name}` stands in a command. A string with escapes is longer in the file than its value is, so it is looked
+/// for in the text of the file.
+fn find_place(text: &str, command: &Range<usize>, name: &Name) -> Range<usize> {
+    let written = format!("{{{name}}}");
+    match text.get(command.clone()).and_then(|command| command.find(&written)) {
+        Some(at) => command.start + at..command.start + at + written.len(),
+        None => command.clone(),
+    }
+}
+
+pub(crate) fn unknown_name(pipeline: &Pipeline, name: &Name, span: &Range<usize>) -> PipelineError {
+    let known = pipeline.inputs.keys().chain(pipeline.tasks.keys()).map(Name::as_str);
+    let hint = match most_similar(name.as_str(), known.chain(["output"])) {
+        Some(similar) => format!("did you mean `{similar}`?"),
+        None => "expected the name of an input or of a task".to_owned(),
+    };
+    let literal = if pipeline.source.text().get(span.clone()).is_some_and(|text| text.starts_with('{')) {
+        format!(" (`{{{{{name}}}}}` stands for the text `{{{name}}}` itself)")
+    } else {
+        String::new()
+    };
+    pipeline.source.error(span, format!("there is no input or task `{name}`: {hint}{literal}"))
+}

@@ -1,0 +1,76 @@
+//! What an `e3.toml` says, with the place of everything that can still turn out to be wrong.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use e3_types::{CommandLine, Json, Kind, Name, PackageName, PackageVersion, TaskPolicy};
+
+use crate::error::SourceText;
+
+/// A value with its place in the file, in bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) span: Range<usize>,
+}
+
+/// A pipeline file.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub(crate) source: SourceText,
+    /// The name of the package.
+    pub name: PackageName,
+    /// Its version.
+    pub version: PackageVersion,
+    pub(crate) inputs: BTreeMap<Name, At<InputSpec>>,
+    pub(crate) tasks: BTreeMap<Name, At<TaskSpec>>,
+    /// What is put into the project folder: relative path -> what.
+    pub outputs: BTreeMap<String, OutputLink>,
+    /// The settings in `[run]`.
+    pub run: RunSettings,
+}
+
+/// An input.
+#[derive(Debug)]
+pub(crate) enum InputSpec {
+    /// A file of the project.
+    File(String),
+    /// A folder of the project.
+    Dir(String),
+    /// A value in place.
+    Json(Json),
+    /// Nothing yet: it has to be set.
+    Unassigned(Kind),
+}
+
+/// A task.
+#[derive(Debug)]
+pub(crate) struct TaskSpec {
+    pub(crate) command: At<CommandLine>,
+    pub(crate) inputs: Vec<At<Name>>,
+    pub(crate) code: Vec<At<String>>,
+    pub(crate) output: Kind,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) pass_env: Vec<At<String>>,
+    pub(crate) writable: Vec<At<Name>>,
+    pub(crate) policy: TaskPolicy,
+}
+
+/// An entry of `[outputs]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputLink {
+    /// The dataset.
+    pub from: Name,
+    /// Whether a read-only link to the store is wanted instead of a file of one's own.
+    pub link: bool,
+}
+
+/// `[run]`: settings for `e3 run`, below the flags and the environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunSettings {
+    /// How many tasks may run at once.
+    pub jobs: Option<std::num::NonZeroUsize>,
+    /// Whether everything that can be run is run after a failure.
+    pub keep_going: Option<bool>,
+    /// How long a task may take to end after SIGTERM.
+    pub grace: Option<Duration>,
+}

@@ -1,0 +1,347 @@
+//! `e3.toml` -> `Pipeline`: the grammar of the file, key by key.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    path::{Component, Path},
+    time::Duration,
+};
+
+use e3_types::{CommandLine, Kind, Name, PackageVersion, Retry, RetryClass, TaskPolicy};
+use toml::de::{DeTable, DeValue};
+
+use crate::{
+    error::{PipelineError, SourceText},
+    model::{At, InputSpec, OutputLink, Pipeline, RunSettings, TaskSpec},
+    reader::{TableReader, Value, boolean, count, json, parsed, string, strings, wrong_type},
+    units::parse_duration,
+};
+
+/// Reads a pipeline file. `file` is its name in messages.
+pub fn parse(file: &Path, text: &str) -> Result<Pipeline, PipelineError> {
+    let source = &SourceText::new(file.to_owned(), text);
+    let table = DeTable::parse(source.text()).map_err(|error| {
+        let span = error.span().unwrap_or(0..0);
+        source.error(&span, error.message())
+    })?;
+    let mut root = TableReader::root(source, &table);
+    let mut package = TableReader::new(source, "[package]", root.require("package")?)?;
+    let name = string(source, &package.what("name"), package.require("name")?)?;
+    let name = parsed(source, &name)?;
+    let version: PackageVersion = match package.get("version") {
+        Some(value) => parsed(source, &string(source, &package.what("version"), value)?)?,
+        None => "0.0.0".parse().expect("this is a version"),
+    };
+    package.finish()?;
+
+    let mut pipeline = Pipeline {
+        source: source.clone(),
+        name,
+        version,
+        inputs: BTreeMap::new(),
+        tasks: BTreeMap::new(),
+        outputs: BTreeMap::new(),
+        run: RunSettings::default(),
+    };
+    if let Some(value) = root.get("inputs") {
+        for (key, value) in TableReader::new(source, "[inputs]", value)?.entries() {
+            let name = dataset_name(source, key)?;
+            let spec = input(source, &name, value)?;
+            pipeline.inputs.insert(name, At { value: spec, span: key.span() });
+        }
+    }
+    if let Some(value) = root.get("tasks") {
+        for (key, value) in TableReader::new(source, "[tasks]", value)?.entries() {
+            let name = dataset_name(source, key)?;
+            if pipeline.inputs.contains_key(&name) {
+                let message = format!("`{name}` is an input already: inputs and tasks share one namespace");
+                return Err(source.error(&key.span(), message));
+            }
+            let spec = task(source, &name, value)?;
+            pipeline.tasks.insert(name, At { value: spec, span: key.span() });
+        }
+    }
+    if let Some(value) = root.get("outputs") {
+        outputs(source, value, &mut pipeline)?;
+    }
+    if let Some(value) = root.get("run") {
+        pipeline.run = run_settings(source, value)?;
+    }
+    root.finish()?;
+    Ok(pipeline)
+}
+
+fn dataset_name(
+    source: &SourceText,
+    key: &toml::Spanned<toml::de::DeString<'_>>,
+) -> Result<Name, PipelineError> {
+    let text = At { value: key.get_ref().clone().into_owned(), span: key.span() };
+    if text.value == "output" {
+        let message = "`output` cannot be a name: `{output}` is where a task writes";
+        return Err(source.error(&text.span, message));
+    }
+    parsed(source, &text)
+}
+
+fn kind(source: &SourceText, what: &str, value: &Value<'_>) -> Result<Kind, PipelineError> {
+    let text = string(source, what, value)?;
+    let refuse = |()| {
+        let message = format!("{what} must be \"file\", \"dir\" or \"json\", but is \"{}\"", text.value);
+        source.error(&text.span, message)
+    };
+    text.value.parse().map_err(refuse)
+}
+
+fn input(source: &SourceText, name: &Name, value: &Value<'_>) -> Result<InputSpec, PipelineError> {
+    let what = format!("input `{name}`");
+    let mut table = TableReader::new(source, what.clone(), value)?;
+    table.not_yet("keep")?;
+    let mut found = Vec::new();
+    if let Some(value) = table.get("file") {
+        found.push(InputSpec::File(path(source, &table.what("file"), value)?));
+    }
+    if let Some(value) = table.get("dir") {
+        found.push(InputSpec::Dir(path(source, &table.what("dir"), value)?));
+    }
+    if let Some(value) = table.get("json") {
+        found.push(InputSpec::Json(json(source, value)?));
+    }
+    if let Some(value) = table.get("kind") {
+        found.push(InputSpec::Unassigned(kind(source, &table.what("kind"), value)?));
+    }
+    table.finish()?;
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(spec), None) => Ok(spec),
+        _ => Err(source.error(
+            &value.span(),
+            format!(
+                "{what} must have exactly one of `file` (a path), `dir` (a path), `json` (a value) or `kind` \
+                 (\"file\", \"dir\" or \"json\": no value yet)"
+            ),
+        )),
+    }
+}
+
+fn path(source: &SourceText, what: &str, value: &Value<'_>) -> Result<String, PipelineError> {
+    let path = string(source, what, value)?;
+    if path.value.is_empty() {
+        return Err(source.error(&path.span, format!("{what} is empty: expected a path")));
+    }
+    Ok(path.value)
+}
+
+fn names(source: &SourceText, what: &str, value: &Value<'_>) -> Result<Vec<At<Name>>, PipelineError> {
+    strings(source, what, value)?
+        .into_iter()
+        .map(|text| Ok(At { value: parsed(source, &text)?, span: text.span }))
+        .collect()
+}
+
+fn task(source: &SourceText, name: &Name, value: &Value<'_>) -> Result<TaskSpec, PipelineError> {
+    let mut table = TableReader::new(source, format!("task `{name}`"), value)?;
+    table.not_yet("resources")?;
+    let command = command(source, &table.what("command"), table.require("command")?)?;
+    let list = |value: Option<&Value<'_>>, what: String| {
+        value.map_or(Ok(Vec::new()), |value| names(source, &what, value))
+    };
+    let spec = TaskSpec {
+        command,
+        inputs: list(table.get("inputs"), table.what("inputs"))?,
+        code: match table.get("code") {
+            Some(value) => strings(source, &table.what("code"), value)?,
+            None => Vec::new(),
+        },
+        output: match table.get("output") {
+            Some(value) => kind(source, &table.what("output"), value)?,
+            None => Kind::File,
+        },
+        env: match table.get("env") {
+            Some(value) => env(source, &table.what("env"), value)?,
+            None => BTreeMap::new(),
+        },
+        pass_env: match table.get("pass_env") {
+            Some(value) => variables(source, &table.what("pass_env"), value)?,
+            None => Vec::new(),
+        },
+        writable: list(table.get("writable"), table.what("writable"))?,
+        policy: TaskPolicy {
+            cache: match table.get("cache") {
+                Some(value) => boolean(source, &table.what("cache"), value)?,
+                None => true,
+            },
+            retries: match table.get("retries") {
+                Some(value) => Some(retries(source, table.what("retries"), value)?),
+                None => None,
+            },
+            timeout_ms: match table.get("timeout") {
+                Some(value) => Some(milliseconds(duration(source, &table.what("timeout"), value)?)),
+                None => None,
+            },
+        },
+    };
+    table.finish()?;
+    if let Some(twice) = spec.pass_env.iter().find(|variable| spec.env.contains_key(&variable.value)) {
+        let message = format!("`{}` is in `env` already: a variable has one source", twice.value);
+        return Err(source.error(&twice.span, message));
+    }
+    Ok(spec)
+}
+
+fn command(source: &SourceText, what: &str, value: &Value<'_>) -> Result<At<CommandLine>, PipelineError> {
+    let empty = || source.error(&value.span(), format!("{what} is empty"));
+    let command = match value.get_ref() {
+        DeValue::String(_) => {
+            let script = string(source, what, value)?.value;
+            if script.trim().is_empty() {
+                return Err(empty());
+            }
+            CommandLine::Shell(script)
+        }
+        DeValue::Array(_) => {
+            let words: Vec<_> = strings(source, what, value)?.into_iter().map(|word| word.value).collect();
+            if words.first().is_none_or(String::is_empty) {
+                return Err(empty());
+            }
+            CommandLine::Argv(words)
+        }
+        other => {
+            let expected = "a string (run by sh) or a list of strings (a program and its arguments)";
+            return Err(wrong_type(source, &value.span(), what, expected, other));
+        }
+    };
+    Ok(At { value: command, span: value.span() })
+}
+
+fn env(
+    source: &SourceText,
+    what: &str,
+    value: &Value<'_>,
+) -> Result<BTreeMap<String, String>, PipelineError> {
+    let mut variables = BTreeMap::new();
+    for (key, value) in TableReader::new(source, what, value)?.entries() {
+        let name = At { value: key.get_ref().clone().into_owned(), span: key.span() };
+        check_variable(source, &name)?;
+        let value = string(source, &format!("`{}` in {what}", name.value), value)?;
+        variables.insert(name.value, value.value);
+    }
+    Ok(variables)
+}
+
+fn variables(source: &SourceText, what: &str, value: &Value<'_>) -> Result<Vec<At<String>>, PipelineError> {
+    let names = strings(source, what, value)?;
+    names.iter().try_for_each(|name| check_variable(source, name))?;
+    Ok(names)
+}
+
+fn check_variable(source: &SourceText, name: &At<String>) -> Result<(), PipelineError> {
+    if name.value.is_empty() || name.value.contains('=') {
+        let message = format!("`{}` cannot be the name of an environment variable", name.value);
+        return Err(source.error(&name.span, message));
+    }
+    if name.value.starts_with("E3_") || name.value == "TMPDIR" {
+        let message = format!("`{}` is set by e3 itself", name.value);
+        return Err(source.error(&name.span, message));
+    }
+    Ok(())
+}
+
+fn retries(source: &SourceText, what: String, value: &Value<'_>) -> Result<Retry, PipelineError> {
+    let mut table = TableReader::new(source, what, value)?;
+    let max = count(source, &table.what("max"), table.require("max")?, 0)?;
+    let backoff = match table.get("backoff") {
+        Some(value) => duration(source, &table.what("backoff"), value)?,
+        None => Duration::from_secs(1),
+    };
+    let on = match table.get("on") {
+        Some(value) => strings(source, &table.what("on"), value)?
+            .iter()
+            .map(|class| parsed(source, class))
+            .collect::<Result<_, _>>()?,
+        None => vec![RetryClass::Exit(None), RetryClass::Signal(None), RetryClass::Timeout],
+    };
+    table.finish()?;
+    Ok(Retry { max, backoff_ms: milliseconds(backoff), on })
+}
+
+fn duration(source: &SourceText, what: &str, value: &Value<'_>) -> Result<Duration, PipelineError> {
+    let text = string(source, what, value)?;
+    parse_duration(&text.value).map_err(|message| source.error(&text.span, message))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("durations are parsed as a number of milliseconds")
+}
+
+fn outputs(source: &SourceText, value: &Value<'_>, pipeline: &mut Pipeline) -> Result<(), PipelineError> {
+    for (key, value) in TableReader::new(source, "[outputs]", value)?.entries() {
+        let path = At { value: key.get_ref().clone().into_owned(), span: key.span() };
+        check_output_path(source, &path)?;
+        let inside = |one: &str, other: &str| Path::new(one).starts_with(other);
+        if let Some(other) =
+            pipeline.outputs.keys().find(|other| inside(&path.value, other) || inside(other, &path.value))
+        {
+            let message =
+                format!("`{}` and `{other}` cannot both be outputs: one lies in the other", path.value);
+            return Err(source.error(&path.span, message));
+        }
+        let what = format!("output \"{}\"", path.value);
+        let (from, link) = if value.get_ref().is_str() {
+            (string(source, &what, value)?, false)
+        } else {
+            let mut table = TableReader::new(source, what, value)?;
+            let from = string(source, &table.what("from"), table.require("from")?)?;
+            let link = match table.get("link") {
+                Some(value) => boolean(source, &table.what("link"), value)?,
+                None => false,
+            };
+            table.finish()?;
+            (from, link)
+        };
+        let name: Name = parsed(source, &from)?;
+        if !pipeline.inputs.contains_key(&name) && !pipeline.tasks.contains_key(&name) {
+            return Err(crate::build::unknown_name(pipeline, &name, &from.span));
+        }
+        pipeline.outputs.insert(path.value, OutputLink { from: name, link });
+    }
+    Ok(())
+}
+
+/// Outputs go into the project folder and nowhere else.
+fn check_output_path(source: &SourceText, path: &At<String>) -> Result<(), PipelineError> {
+    let mut components = Path::new(&path.value).components();
+    let plain = components.clone().all(|part| matches!(part, Component::Normal(_)));
+    if !plain || path.value.is_empty() || path.value.contains('\0') {
+        let message =
+            format!("`{}` must be a path inside the project folder, without `.` and `..`", path.value);
+        return Err(source.error(&path.span, message));
+    }
+    let first = components.next();
+    if first == Some(Component::Normal(".e3".as_ref())) || path.value == "e3.toml" {
+        return Err(source.error(&path.span, format!("`{}` belongs to e3: choose another place", path.value)));
+    }
+    Ok(())
+}
+
+fn run_settings(source: &SourceText, value: &Value<'_>) -> Result<RunSettings, PipelineError> {
+    let mut table = TableReader::new(source, "[run]", value)?;
+    let settings = RunSettings {
+        jobs: match table.get("jobs") {
+            Some(value) => {
+                let jobs = count(source, &table.what("jobs"), value, 1)?;
+                NonZeroUsize::new(usize::try_from(jobs).unwrap_or(usize::MAX))
+            }
+            None => None,
+        },
+        keep_going: match table.get("keep_going") {
+            Some(value) => Some(boolean(source, &table.what("keep_going"), value)?),
+            None => None,
+        },
+        grace: match table.get("grace") {
+            Some(value) => Some(duration(source, &table.what("grace"), value)?),
+            None => None,
+        },
+    };
+    table.finish()?;
+    Ok(settings)
+}

@@ -1,0 +1,42 @@
+//! Durations as people write them.
+
+use std::time::Duration;
+
+/// Reads a duration: a whole number and a unit (`ms`, `s`, `m`, `h`, `d`), such as `500ms` or `10m`.
+///
+/// The error says what was expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let refused = || {
+        format!(
+            "`{text}` is not a duration: expected a whole number and a unit (ms, s, m, h, d), such as \"10m\""
+        )
+    };
+    let digits = text.find(|char: char| !char.is_ascii_digit()).ok_or_else(refused)?;
+    let number: u64 = text[..digits].parse().map_err(|_| refused())?;
+    let unit_ms: u64 = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(refused()),
+    };
+    // Below 2^53 ms, as all numbers in objects are.
+    let ms = number.checked_mul(unit_ms).filter(|ms| *ms < 1 << 53);
+    ms.map(Duration::from_millis).ok_or_else(|| format!("`{text}` is longer than e3 can count"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_duration("2d"), Ok(Duration::from_secs(172_800)));
+        for bad in ["", "10", "m", "1.5s", "-1s", "10 m", "1w", "99999999999999999999s", "999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What the tracked sources consist of: which files, folders and links. Nothing is read here.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use e3_types::ErrorClass;
+use walkdir::WalkDir;
+
+use crate::{
+    build::{Tracked, TrackedSource},
+    error::PipelineError,
+};
+
+/// Something that a tracked source consists of.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its place in the dataset; empty for a dataset that is one file.
+    pub(crate) relative: PathBuf,
+    pub(crate) what: What,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    File {
+        path: PathBuf,
+        metadata: fs::Metadata,
+    },
+    Dir,
+    Symlink {
+        target: OsString,
+    },
+    /// A device, a socket or a fifo.
+    Special,
+}
+
+/// Walks a tracked source. `skip` is left out wherever it is met: the repository itself.
+pub(crate) fn walk(project: &Path, skip: &Path, tracked: &Tracked) -> Result<Vec<Found>, PipelineError> {
+    let walker = Walker { project, skip, tracked, found: Vec::new() };
+    match &tracked.source {
+        TrackedSource::File(file) => walker.file(file),
+        TrackedSource::Dir(dir) => walker.dir(dir),
+        TrackedSource::Code(patterns) => walker.code(patterns),
+    }
+}
+
+struct Walker<'a> {
+    project: &'a Path,
+    skip: &'a Path,
+    tracked: &'a Tracked,
+    found: Vec<Found>,
+}
+
+impl Walker<'_> {
+    fn file(mut self, file: &str) -> Result<Vec<Found>, PipelineError> {
+        let path = self.project.join(file);
+        let metadata = self.look(&path)?;
+        if !metadata.is_file() {
+            return Err(self.refuse(format!("`{file}` is not a file: write `dir` for a folder")));
+        }
+        self.found.push(Found { relative: PathBuf::new(), what: What::File { path, metadata } });
+        Ok(self.found)
+    }
+
+    fn dir(mut self, dir: &str) -> Result<Vec<Found>, PipelineError> {
+        let path = self.project.join(dir);
+        if !self.look(&path)?.is_dir() {
+            return Err(self.refuse(format!("`{dir}` is not a folder: write `file` for a file")));
+        }
+        self.tree(&path, Path::new(""))?;
+        Ok(self.found)
+    }
+
+    fn code(mut self, patterns: &[String]) -> Result<Vec<Found>, PipelineError> {
+        for pattern in patterns {
+            if !Path::new(pattern)
+                .components()
+                .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+            {
+                let message =
+                    format!("code `{pattern}` must be a path inside the project folder, without `..`");
+                return Err(self.refuse(message));
+            }
+            let matches = self.matches(pattern)?;
+            if matches.is_empty() {
+                return Err(self.refuse(format!("code `{pattern}` matches no file of the project")));
+            }
+            for path in matches {
+                let relative: PathBuf = path
+                    .strip_prefix(self.project)
+                    .unwrap_or(&path)
+                    .components()
+                    .filter(|part| matches!(part, Component::Normal(_)))
+                    .collect();
+                if matches!(
+                    relative.iter().next().and_then(|first| first.to_str()),
+                    Some("inputs" | "output")
+                ) {
+                    let message = format!(
+                        "code `{}` would stand where e3 puts the task's inputs or its output: give it another name",
+                        relative.display()
+                    );
+                    return Err(self.refuse(message));
+                }
+                let metadata = self.look(&path)?;
+                if metadata.is_dir() {
+                    self.tree(&path, &relative)?;
+                } else {
+                    self.found.push(Found { relative, what: What::File { path, metadata } });
+                }
+            }
+        }
+        Ok(self.found)
+    }
+
+    /// The paths that a pattern means: itself where there is such a file, otherwise what matches.
+    fn matches(&self, pattern: &str) -> Result<Vec<PathBuf>, PipelineError> {
+        let literal = self.project.join(pattern);
+        if fs::symlink_metadata(&literal).is_ok() {
+            return Ok(vec![literal]);
+        }
+        let project = glob::Pattern::escape(&self.project.to_string_lossy());
+        let found = glob::glob(&format!("{project}/{pattern}"))
+            .map_err(|error| self.refuse(format!("code `{pattern}` is not a pattern: {}", error.msg)))?;
+        let mut paths = Vec::new();
+        for path in found {
+            let path = path.map_err(|error| self.unavailable(error.path(), error.error()))?;
+            if !path.starts_with(self.skip) {
+                paths.push(path);
+            }
+        }
+        Ok(paths)
+    }
+
+    fn tree(&mut self, root: &Path, below: &Path) -> Result<(), PipelineError> {
+        if !below.as_os_str().is_empty() {
+            self.found.push(Found { relative: below.to_owned(), what: What::Dir });
+        }
+        let skip = self.skip.to_owned();
+        for entry in
+            WalkDir::new(root).min_depth(1).into_iter().filter_entry(move |entry| entry.path() != skip)
+        {
+            let entry = entry.map_err(|error| {
+                let path = error.path().unwrap_or(root).to_owned();
+                self.unavailable(&path, &error.into())
+            })?;
+            let path = entry.path();
+            let relative = below.join(path.strip_prefix(root).expect("walked paths start with their root"));
+            let kind = entry.file_type();
+            let what = if kind.is_dir() {
+                What::Dir
+            } else if kind.is_symlink() {
+                let target = fs::read_link(path).map_err(|error| self.unavailable(path, &error))?;
+                What::Symlink { target: target.into() }
+            } else if kind.is_file() {
+                let metadata = entry.metadata().map_err(|error| self.unavailable(path, &error.into()))?;
+                What::File { path: path.to_owned(), metadata }
+            } else {
+                What::Special
+            };
+            self.found.push(Found { relative, what });
+        }
+        Ok(())
+    }
+
+    fn look(&self, path: &Path) -> Result<fs::Metadata, PipelineError> {
+        fs::metadata(path).map_err(|error| self.unavailable(path, &error))
+    }
+
+    fn refuse(&self, message: String) -> PipelineError {
+        self.tracked.error(ErrorClass::User, message)
+    }
+
+    fn unavailable(&self, path: &Path, error: &io::Error) -> PipelineError {
+        let path = path.strip_prefix(self.project).unwrap_or(path).display();
+        match error.kind() {
+            io::ErrorKind::NotFound => self.refuse(format!("`{path}` does not exist")),
+            _ => self.tracked.error(ErrorClass::Environment, format!("`{path}` cannot be read: {error}")),
+        }
+    }
+}
