@@ -1,0 +1,263 @@
+//! What `task_execute` promises: what a task sees, what its end means, what is left behind.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::bench::{Bench, local, memory, script};
+use e3_core::{LogStream, ObjectStoreExt, TaskExecuteOptions, TreeBuilder, TreeEntry, executions, read_tree};
+use e3_types::{
+    CommandLine, ErrorClass, ExecutionState, Failure, FileEntry, Hash, Kind, ObjectRef, TaskInput, TaskObject,
+};
+
+/// Larger than what is copied instead of linked.
+fn large() -> Vec<u8> {
+    vec![b'x'; 100_000]
+}
+
+async fn code(bench: &Bench, files: &[(&str, &str, bool)]) -> Hash {
+    let mut tree = TreeBuilder::new();
+    for (path, text, executable) in files {
+        let object = bench.storage.objects().put_bytes((*text).to_owned()).await.unwrap();
+        tree.add_file(path.as_ref(), FileEntry { object, executable: *executable }).unwrap();
+    }
+    let tree = tree.finish();
+    for dir in tree.dirs {
+        bench.storage.objects().put_bytes(dir).await.unwrap();
+    }
+    tree.root.hash
+}
+
+#[tokio::test]
+async fn inputs_are_staged_under_their_names_and_the_output_is_kept() {
+    for bench in [memory(), local()] {
+        let task = script(
+            "cat {a} {b} > {output}; cat \"$E3_INPUT_a\" >> \"$E3_OUTPUT\"",
+            &[("a", Kind::File), ("b", Kind::File)],
+            Kind::File,
+        );
+        let inputs = [bench.put("1").await, bench.put("2").await];
+        assert_eq!(bench.output(&task, &inputs).await, "121");
+        assert_eq!(bench.scratch_folders(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_argv_is_run_without_a_shell() {
+    let bench = local();
+    let words = ["sh", "-c", "printf %s \"$1\" > \"$2\"", "sh", "$HOME; {a} {{a}}", "{output}"];
+    let mut task = script("", &[("a", Kind::File)], Kind::File);
+    task.command = CommandLine::Argv(words.map(str::to_owned).into());
+    assert_eq!(bench.output(&task, &[bench.put("x").await]).await, "$HOME; inputs/a {a}");
+}
+
+#[tokio::test]
+async fn only_what_is_declared_is_in_the_environment() {
+    let bench = local();
+    let mut task = script(
+        "env | grep -v -e ^PWD= -e ^OLDPWD= -e ^SHLVL= -e ^_= | sed 's/=.*//' | sort > {output}",
+        &[("a", Kind::File)],
+        Kind::File,
+    );
+    task.env = BTreeMap::from([("MINE".to_owned(), "1".to_owned())]);
+    assert_eq!(
+        bench.output(&task, &[bench.put("x").await]).await,
+        "E3_INPUT_a\nE3_OUTPUT\nMINE\nPATH\nTMPDIR\n"
+    );
+}
+
+#[tokio::test]
+async fn the_temporary_folder_is_there_and_goes_away() {
+    let bench = local();
+    let task = script("echo x > \"$TMPDIR/file\"; cp \"$TMPDIR/file\" {output}", &[], Kind::File);
+    assert_eq!(bench.output(&task, &[]).await, "x\n");
+    assert_eq!(bench.scratch_folders(), 0);
+}
+
+#[tokio::test]
+async fn code_stands_in_the_working_folder_with_its_executable_bit() {
+    for bench in [memory(), local()] {
+        let mut task = script("./bin/go > {output}; cat lib/data >> {output}", &[], Kind::File);
+        task.inputs.push(TaskInput { name: None, kind: Kind::Dir, writable: false });
+        let code =
+            code(&bench, &[("bin/go", "#!/bin/sh\necho gone\n", true), ("lib/data", "data\n", false)]).await;
+        assert_eq!(bench.output(&task, &[code]).await, "gone\ndata\n");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_comes_back_as_it_was_made() {
+    for bench in [memory(), local()] {
+        let make = "mkdir -p {output}/sub {output}/empty; echo a > {output}/sub/a; echo go > {output}/go; \
+                    chmod +x {output}/go; ln -s sub/a {output}/link";
+        let result = bench.run(&script(make, &[], Kind::Dir), &[]).await;
+        let root = result.outcome.unwrap();
+        let file =
+            |text: &[u8], executable| TreeEntry::File(FileEntry { object: ObjectRef::of(text), executable });
+        let expected = [
+            ("empty".into(), TreeEntry::Dir),
+            ("go".into(), file(b"go\n", true)),
+            ("link".into(), TreeEntry::Symlink("sub/a".to_owned())),
+            ("sub".into(), TreeEntry::Dir),
+            ("sub/a".into(), file(b"a\n", false)),
+        ];
+        assert_eq!(read_tree(bench.storage.objects(), &root).await.unwrap(), expected);
+        let show = "cd {d}; find . | sort; test -x go; readlink link";
+        let show = script(&format!("({show}) > {{output}}"), &[("d", Kind::Dir)], Kind::File);
+        let shown = bench.output(&show, &[root.hash]).await;
+        assert_eq!(shown, ".\n./empty\n./go\n./link\n./sub\n./sub/a\nsub/a\n");
+    }
+}
+
+#[tokio::test]
+async fn json_is_kept_in_canonical_form_and_must_parse() {
+    let bench = local();
+    let task = script("echo '{ \"b\": 1.0, \"a\": [ ] }' > {output}", &[], Kind::Json);
+    assert_eq!(bench.output(&task, &[]).await, r#"{"a":[],"b":1}"#);
+    let message = bench.failure(&script("echo '{oops' > {output}", &[], Kind::Json), &[]).await;
+    assert!(
+        message.starts_with("the task's output is declared as json, but is not valid JSON:"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn every_way_to_fail_is_told_apart() {
+    let bench = local();
+    let task = |text: &str, output| script(text, &[], output);
+    let code = bench.run(&task("echo out; echo err >&2; exit 3", Kind::File), &[]).await;
+    assert_eq!(code.outcome, Err(Failure::Exit { code: 3 }));
+    assert_eq!(bench.log(&code, LogStream::Stdout).await, "out\n");
+    assert_eq!(bench.log(&code, LogStream::Stderr).await, "err\n");
+    let signal = bench.run(&task("kill -SEGV $$", Kind::File), &[]).await;
+    assert_eq!(signal.outcome, Err(Failure::Signal { signal: 11 }));
+    for (text, output, expected) in [
+        ("true", Kind::File, "wrote no output: it must write its file"),
+        ("true", Kind::Dir, "wrote no output: it must write its dir"),
+        ("mkdir {output}", Kind::File, "output is a folder, but it is declared as file"),
+        ("echo x > {output}", Kind::Dir, "output is a file, but it is declared as dir"),
+        ("ln -s /etc/passwd {output}", Kind::File, "output is a symbolic link, but"),
+        ("mkfifo {output}", Kind::File, "output is a device, a socket or a fifo, but"),
+        ("mkdir {output}; mkfifo {output}/p", Kind::Dir, "`p` cannot be stored: it is a device"),
+        (
+            "mkdir {output}; ln -s /etc {output}/l",
+            Kind::Dir,
+            "only relative targets inside the folder are kept",
+        ),
+    ] {
+        let result = bench.run(&task(text, output), &[]).await;
+        let Err(Failure::Error { class: ErrorClass::User, message }) = result.outcome else {
+            panic!("{text}")
+        };
+        assert!(message.contains(expected), "{text}: {message}");
+        let record = executions::find(&*bench.storage, result.execution.unwrap()).await.unwrap().unwrap();
+        assert_eq!(record.state, ExecutionState::Error);
+    }
+    assert_eq!(bench.scratch_folders(), 0);
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_there_is_named() {
+    let bench = local();
+    let argv = |program: &str| TaskObject {
+        command: CommandLine::Argv(vec![program.to_owned()]),
+        ..script("", &[], Kind::File)
+    };
+    let message = bench.failure(&argv("no-such-program"), &[]).await;
+    assert_eq!(
+        message,
+        "the command `no-such-program` was not found in any folder of PATH: is it installed?"
+    );
+    let message = bench.failure(&argv("./run.sh"), &[]).await;
+    assert!(message.starts_with("the command `./run.sh` was not found: a task sees only"), "{message}");
+    let mut not_executable = argv("./run.sh");
+    not_executable.inputs.push(TaskInput { name: None, kind: Kind::Dir, writable: false });
+    let code = code(&bench, &[("run.sh", "#!/bin/sh\n", false)]).await;
+    let message = bench.failure(&not_executable, &[code]).await;
+    assert_eq!(message, "the command `./run.sh` is not executable (permission denied)");
+}
+
+#[tokio::test]
+async fn a_missing_input_is_an_error_that_names_the_object() {
+    let bench = local();
+    let missing = Hash::of(b"never put");
+    let message = bench.failure(&script("true", &[("a", Kind::File)], Kind::File), &[missing]).await;
+    assert_eq!(message, format!("staging the inputs: object {missing} is not in the store"));
+}
+
+#[tokio::test]
+async fn a_task_that_changes_a_staged_file_errs_and_the_object_is_never_served_altered() {
+    let bench = local();
+    for (bytes, kept) in [(b"small".to_vec(), true), (large(), false)] {
+        let input = bench.put(bytes.clone()).await;
+        let change = "chmod u+w {a}; printf y | dd of={a} conv=notrunc 2>/dev/null; echo done > {output}";
+        let message = bench.failure(&script(change, &[("a", Kind::File)], Kind::File), &[input]).await;
+        assert_eq!(
+            message,
+            "the task changed its staged file `inputs/a`, which is read-only: `writable = [\"a\"]` gives it a private copy"
+        );
+        let present = bench.storage.objects().stat(&input).await.unwrap().is_some();
+        assert_eq!(present, kept, "a linked object counts as missing, a copied one is as it was");
+        bench.put(bytes.clone()).await;
+        assert_eq!(bench.storage.objects().get_bytes(&input, u64::MAX).await.unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_writable_input_is_a_private_copy() {
+    let bench = local();
+    let bytes = large();
+    let input = bench.put(bytes.clone()).await;
+    let mut task =
+        script("echo more >> {a}; wc -c < {a} | tr -d ' ' > {output}", &[("a", Kind::File)], Kind::File);
+    task.inputs[0].writable = true;
+    assert_eq!(bench.output(&task, &[input]).await, "100005\n");
+    assert_eq!(bench.storage.objects().get_bytes(&input, u64::MAX).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn an_input_may_become_the_output() {
+    let bench = local();
+    let input = bench.put(large()).await;
+    for how in ["ln {a} {output}", "cp {a} {output}", "mv {a} {output}"] {
+        let result = bench.run(&script(how, &[("a", Kind::File)], Kind::File), &[input]).await;
+        assert_eq!(result.outcome.unwrap().hash, input, "{how}");
+        assert_eq!(bench.storage.objects().stat(&input).await.unwrap(), Some(100_000), "{how}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_takes_too_long_is_stopped() {
+    let bench = local();
+    let options =
+        TaskExecuteOptions { timeout: Some(Duration::from_millis(50)), ..TaskExecuteOptions::default() };
+    let result = bench.run_with(&script("exec sleep 1000", &[], Kind::File), &[], options).await;
+    assert_eq!(result.outcome, Err(Failure::Timeout { after_ms: 50 }));
+}
+
+#[tokio::test]
+async fn a_folder_without_permissions_is_cleaned_up_too() {
+    let bench = local();
+    let task = script(
+        "mkdir -p closed/inner; echo x > closed/inner/x; chmod 000 closed/inner closed; echo x > {output}",
+        &[],
+        Kind::File,
+    );
+    assert_eq!(bench.output(&task, &[]).await, "x\n");
+    assert_eq!(bench.scratch_folders(), 0);
+}
+
+#[tokio::test]
+async fn whoever_looks_on_sees_the_output_as_it_comes_and_the_record_says_what_it_cost() {
+    let bench = local();
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = std::sync::Arc::clone(&seen);
+    let options = TaskExecuteOptions {
+        stdout: Some(std::sync::Arc::new(move |piece: &[u8]| sink.lock().unwrap().extend_from_slice(piece))),
+        ..TaskExecuteOptions::default()
+    };
+    let result =
+        bench.run_with(&script("echo hello; echo x > {output}", &[], Kind::File), &[], options).await;
+    assert_eq!(*seen.lock().unwrap(), b"hello\n");
+    let record = executions::find(&*bench.storage, result.execution.unwrap()).await.unwrap().unwrap();
+    assert!(record.usage.peak_memory.unwrap() > 0);
+    assert_eq!(record.runner, "local");
+}

@@ -1,0 +1,162 @@
+//! Checks of `ObjectStore`.
+
+use std::{fs, os::unix::fs::PermissionsExt, time::UNIX_EPOCH};
+
+use bytes::Bytes;
+use e3_core::{Access, ObjectError, ObjectStore, ObjectStoreExt, Source, StageItem};
+use e3_types::{Hash, ObjectRef, Timestamp};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::Fixture;
+
+/// Larger than any buffer or limit for small objects.
+fn large() -> Bytes {
+    (0..2_000_000_u32).map(|number| u8::try_from(number % 251).expect("a remainder of 251 fits")).collect()
+}
+
+/// Every source gives the hash of its bytes, and the same bytes twice are one object.
+pub async fn put_is_idempotent(fixture: &Fixture) {
+    let store = fixture.storage.objects();
+    for bytes in [Bytes::new(), Bytes::from_static(b"small"), large()] {
+        let expected = ObjectRef::of(&bytes);
+        let file = fixture.folder.path().join("source");
+        fs::write(&file, &bytes).unwrap();
+        let pieces: Vec<_> = bytes.chunks(7000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        let sources = vec![
+            Source::Bytes(bytes.clone()),
+            Source::Stream(stream::iter(pieces).boxed()),
+            Source::Copy(file.clone()),
+            Source::Bytes(bytes.clone()),
+            Source::Adopt(file),
+        ];
+        assert_eq!(store.put_many(sources).await.unwrap(), [expected; 5]);
+        assert_eq!(store.stat(&expected.hash).await.unwrap(), Some(expected.size));
+        assert_eq!(store.get_bytes(&expected.hash, u64::MAX).await.unwrap(), bytes);
+    }
+}
+
+/// A range gives what of it is there; a whole object is read up to a limit.
+pub async fn get_reads_ranges(fixture: &Fixture) {
+    let store = fixture.storage.objects();
+    let bytes = large();
+    let object = store.put_bytes(bytes.clone()).await.unwrap();
+    let read = async |range: std::ops::Range<u64>| {
+        let pieces: Vec<Bytes> = store.get(&object.hash, range).await.unwrap().try_collect().await.unwrap();
+        pieces.concat()
+    };
+    assert_eq!(read(10..20).await, bytes[10..20]);
+    assert_eq!(read(300_000..900_000).await, bytes[300_000..900_000]);
+    assert_eq!(read(1_999_990..u64::MAX).await, bytes[1_999_990..]);
+    assert!(read(5_000_000..6_000_000).await.is_empty());
+    assert!(read(7..7).await.is_empty());
+    let error = store.get_bytes(&object.hash, 100).await.unwrap_err();
+    assert!(matches!(error, ObjectError::TooLarge { size: 2_000_000, limit: 100, .. }), "{error}");
+}
+
+/// What is not there is told as such, by name.
+pub async fn missing_objects_are_told(fixture: &Fixture) {
+    let store = fixture.storage.objects();
+    let missing = ObjectRef::of(b"never put");
+    assert_eq!(store.stat(&missing.hash).await.unwrap(), None);
+    let got = store.get(&missing.hash, 0..1).await.map(drop);
+    assert!(matches!(got, Err(ObjectError::NotFound(hash)) if hash == missing.hash));
+    let to = fixture.folder.path().join("staged");
+    let item = StageItem { object: missing, to: to.clone(), access: Access::ReadOnly, executable: false };
+    assert!(matches!(store.stage_many(&[item]).await, Err(ObjectError::NotFound(_))));
+    assert!(!to.exists());
+    let source = Source::Copy(fixture.folder.path().join("no such file"));
+    assert!(matches!(store.put(source).await, Err(ObjectError::Unavailable(_))));
+}
+
+/// `Adopt` takes the file away, `Copy` leaves it; neither lets a later change of a file reach the object.
+pub async fn adopt_moves_and_copy_leaves(fixture: &Fixture) {
+    let store = fixture.storage.objects();
+    let (adopted, copied) = (fixture.folder.path().join("adopted"), fixture.folder.path().join("copied"));
+    fs::write(&adopted, "adopted").unwrap();
+    fs::write(&copied, "copied").unwrap();
+    let kept = fixture.folder.path().join("second name");
+    fs::hard_link(&adopted, &kept).unwrap();
+    let sources = vec![Source::Adopt(adopted.clone()), Source::Copy(copied.clone())];
+    let objects = store.put_many(sources).await.unwrap();
+    assert!(!adopted.exists());
+    assert_eq!(fs::read(&copied).unwrap(), b"copied");
+    fs::write(&copied, "changed").unwrap();
+    fs::write(&kept, "changed").unwrap();
+    assert_eq!(store.get_bytes(&objects[0].hash, 100).await.unwrap(), "adopted");
+    assert_eq!(store.get_bytes(&objects[1].hash, 100).await.unwrap(), "copied");
+}
+
+/// Staged files have the bytes, the fixed time, and the mode that fits; private ones can be changed without harm.
+pub async fn stage_makes_files_with_their_modes(fixture: &Fixture) {
+    let store = fixture.storage.objects();
+    for bytes in [Bytes::from_static(b"#!/bin/sh\n"), large()] {
+        let object = store.put_bytes(bytes.clone()).await.unwrap();
+        let folder = fixture.folder.path().join(format!("staged {}", object.size));
+        fs::create_dir(&folder).unwrap();
+        let modes = [
+            (Access::ReadOnly, false, 0o444),
+            (Access::ReadOnly, true, 0o555),
+            (Access::Private, false, 0o644),
+            (Access::Private, true, 0o755),
+        ];
+        for round in 0..2 {
+            let to = |mode: u32| folder.join(format!("{mode:o} {round}"));
+            let items: Vec<_> = modes
+                .iter()
+                .map(|&(access, executable, mode)| StageItem { object, to: to(mode), access, executable })
+                .collect();
+            store.stage_many(&items).await.unwrap();
+            for (access, _, mode) in modes {
+                let path = to(mode);
+                let metadata = fs::metadata(&path).unwrap();
+                assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{}", path.display());
+                let modified = metadata.modified().unwrap().duration_since(UNIX_EPOCH).unwrap();
+                assert_eq!((modified.as_secs(), modified.subsec_nanos()), (Source::MODIFIED_SECONDS, 0));
+                assert_eq!(fs::read(&path).unwrap(), bytes);
+                if access == Access::Private {
+                    fs::write(&path, "changed").unwrap();
+                }
+            }
+            assert!(store.stage_many(&items).await.is_err(), "files that are there are not overwritten");
+        }
+        assert_eq!(store.get_bytes(&object.hash, u64::MAX).await.unwrap(), bytes);
+    }
+}
+
+/// All objects are listed; those older than a time can be deleted.
+pub async fn list_and_delete(fixture: &Fixture) {
+    let store = fixture.storage.objects();
+    let mut put = Vec::new();
+    for text in ["one", "two", "three"] {
+        put.push(store.put_bytes(text).await.unwrap());
+    }
+    put.sort_by_key(|object| object.hash);
+    assert_eq!(listed(store).await, put);
+    let hashes: Vec<Hash> = put.iter().map(|object| object.hash).collect();
+    let long_ago = Timestamp::from_unix_ms(1);
+    assert_eq!(store.delete_many(&hashes, long_ago).await.unwrap(), 0, "they are younger");
+    let some_day = Timestamp::from_unix_ms(u64::MAX);
+    assert_eq!(store.delete_many(&hashes[..2], some_day).await.unwrap(), 2);
+    assert_eq!(store.delete_many(&hashes[..2], some_day).await.unwrap(), 0);
+    assert_eq!(listed(store).await, put[2..]);
+}
+
+async fn listed(store: &dyn ObjectStore) -> Vec<ObjectRef> {
+    let mut all: Vec<ObjectRef> = store.list().await.unwrap().try_collect().await.unwrap();
+    all.sort_by_key(|object| object.hash);
+    all
+}
+
+/// Any number of callers, through several handles, may put the same bytes at once.
+pub async fn concurrent_puts_of_one_object(fixture: &Fixture) {
+    let bytes = large();
+    let puts = (0..16).map(|number| {
+        let storage = if number % 2 == 0 { &fixture.storage } else { &fixture.other };
+        storage.objects().put_bytes(bytes.clone())
+    });
+    for put in futures::future::join_all(puts).await {
+        assert_eq!(put.unwrap(), ObjectRef::of(&bytes));
+    }
+    let got = fixture.other.objects().get_bytes(&Hash::of(&bytes), u64::MAX).await.unwrap();
+    assert_eq!(got, bytes);
+}

@@ -1,0 +1,96 @@
+//! Checks of `TaskRunner`.
+
+use e3_core::{ExecutionKey, TaskExecuteOptions, executions};
+use e3_types::{ExecutionState, Failure, Timestamp};
+
+use super::RunnerFixture;
+
+fn forced() -> TaskExecuteOptions {
+    TaskExecuteOptions { force: true, ..TaskExecuteOptions::default() }
+}
+
+/// The first call executes and records, the second one is answered by the first.
+pub async fn success_is_recorded_and_cached(fixture: &RunnerFixture) {
+    let RunnerFixture { runner, storage, succeeding, .. } = fixture;
+    let first = runner.execute(&**storage, *succeeding, &[], TaskExecuteOptions::default()).await;
+    let output = first.outcome.clone().unwrap();
+    assert!(!first.cached);
+    assert_eq!(storage.objects().stat_many(&[output.hash]).await.unwrap(), [Some(output.size)]);
+    let record = executions::find(&**storage, first.execution.unwrap()).await.unwrap().unwrap();
+    assert_eq!((record.state, record.outcome), (ExecutionState::Success, Some(Ok(output))));
+    assert!(record.ended.is_some());
+
+    let second = runner.execute(&**storage, *succeeding, &[], TaskExecuteOptions::default()).await;
+    assert!(second.cached);
+    assert_eq!((second.outcome, second.execution), (Ok(output), first.execution));
+    assert_eq!((fixture.executions)(), 1);
+}
+
+/// With `force` a known result is made again.
+pub async fn force_executes_again(fixture: &RunnerFixture) {
+    let RunnerFixture { runner, storage, succeeding, .. } = fixture;
+    let first = runner.execute(&**storage, *succeeding, &[], forced()).await;
+    let second = runner.execute(&**storage, *succeeding, &[], forced()).await;
+    assert!(!first.cached && !second.cached);
+    assert_ne!(first.execution, second.execution);
+    assert_eq!((fixture.executions)(), 2);
+}
+
+/// A task that fails gives its exit code, is recorded, and is tried again by the next call.
+pub async fn a_failure_is_a_result_and_not_cached(fixture: &RunnerFixture) {
+    let RunnerFixture { runner, storage, failing, .. } = fixture;
+    for _ in 0..2 {
+        let result = runner.execute(&**storage, *failing, &[], TaskExecuteOptions::default()).await;
+        assert_eq!(result.outcome, Err(Failure::Exit { code: 3 }));
+        assert!(!result.cached);
+        let record = executions::find(&**storage, result.execution.unwrap()).await.unwrap().unwrap();
+        assert_eq!(record.state, ExecutionState::Failed);
+    }
+    assert_eq!((fixture.executions)(), 2);
+}
+
+/// Calls for one key at the same time: one executes, the others take its result.
+pub async fn one_key_is_executed_once_at_a_time(fixture: &RunnerFixture) {
+    let RunnerFixture { runner, storage, succeeding, .. } = fixture;
+    let call = || runner.execute(&**storage, *succeeding, &[], TaskExecuteOptions::default());
+    let results = futures::future::join_all((0..4).map(|_| call())).await;
+    assert_eq!(results.iter().filter(|result| !result.cached).count(), 1);
+    assert!(results.iter().all(|result| result.outcome == results[0].outcome && result.outcome.is_ok()));
+    assert_eq!((fixture.executions)(), 1);
+}
+
+/// A cancelled execution ends, is recorded as such, and says nothing about its key.
+pub async fn cancellation_ends_it_and_leaves_no_verdict(fixture: &RunnerFixture) {
+    let RunnerFixture { runner, storage, endless, .. } = fixture;
+    for polite in [true, false] {
+        let options = TaskExecuteOptions::default();
+        let cancellation = options.cancellation.clone();
+        let key = ExecutionKey::new(*endless, &[]);
+        let before = executions::latest(&**storage, &key).await.unwrap();
+        let stop_when_running = async {
+            while executions::latest(&**storage, &key).await.unwrap() == before {
+                tokio::task::yield_now().await;
+            }
+            if polite { cancellation.stop.cancel() } else { cancellation.kill.cancel() }
+        };
+        let (result, ()) =
+            futures::join!(runner.execute(&**storage, *endless, &[], options), stop_when_running);
+        assert_eq!(result.outcome, Err(Failure::Cancelled));
+        let record = executions::find(&**storage, result.execution.unwrap()).await.unwrap().unwrap();
+        assert_eq!(record.state, ExecutionState::Cancelled);
+        assert_eq!(executions::results(&**storage, &[key]).await.unwrap(), [None]);
+    }
+}
+
+/// A result whose object is gone is not a result.
+pub async fn a_missing_output_is_made_again(fixture: &RunnerFixture) {
+    let RunnerFixture { runner, storage, succeeding, .. } = fixture;
+    let first = runner.execute(&**storage, *succeeding, &[], TaskExecuteOptions::default()).await;
+    let output = first.outcome.unwrap();
+    let some_day = Timestamp::from_unix_ms(u64::MAX);
+    assert_eq!(storage.objects().delete_many(&[output.hash], some_day).await.unwrap(), 1);
+    let second = runner.execute(&**storage, *succeeding, &[], TaskExecuteOptions::default()).await;
+    assert!(!second.cached);
+    assert_eq!(second.outcome, Ok(output));
+    assert_eq!(storage.objects().stat_many(&[output.hash]).await.unwrap(), [Some(output.size)]);
+}
