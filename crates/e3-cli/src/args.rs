@@ -38,7 +38,7 @@ pub(crate) struct Common {
     /// Say more; given twice, also what is meant for the developers of e3
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// When to use colours; `auto` obeys NO_COLOR and CLICOLOR_FORCE
+    /// When to use colours; `auto` obeys `NO_COLOR` and `CLICOLOR_FORCE`
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Colour::Auto, env = "E3_COLOR", global = true)]
     pub(crate) color: Colour,
     /// How a run shows its progress: `plain` is a line per finished task
@@ -77,13 +77,14 @@ impl Command {
             Self::Init(args) => args.json,
             Self::Run(args) => args.json,
             Self::Start(args) => args.json,
-            Self::Status(args) => args.json,
             Self::Ls(args) => args.json,
             Self::Get(args) => args.json,
             Self::Set(_) => false,
             Self::Logs(args) => args.json,
             Self::Runs(args) => args.json,
-            Self::Package(PackageCommand::Build(args) | PackageCommand::List(args)) => args.json,
+            Self::Status(args) | Self::Package(PackageCommand::Build(args) | PackageCommand::List(args)) => {
+                args.json
+            }
             Self::Package(PackageCommand::Import(args)) => args.json,
             Self::Package(PackageCommand::Export(args)) => args.json,
         }

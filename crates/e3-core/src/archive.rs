@@ -41,6 +41,12 @@ struct Manifest {
     files: Vec<ObjectRef>,
 }
 
+/// What every manifest has, of whatever format.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
 impl Manifest {
     /// All objects in the order of their entries; the flag says whether an object is structure, not data.
     fn objects(&self) -> impl Iterator<Item = (ObjectRef, bool)> {
@@ -235,10 +241,6 @@ impl<'a, R: Read> Entries<'a, R> {
         }
         let refuse =
             |error: &dyn std::fmt::Display| ArchiveError::Refused(format!("its {MANIFEST}: {error}"));
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
         let Head { format } = serde_json::from_slice(&bytes).map_err(|error| refuse(&error))?;
         if format > FORMAT {
             return Err(ArchiveError::Newer { found: format });

@@ -1,5 +1,7 @@
 //! The in-memory storage and the mock runner pass the suites of their seams.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{sync::Arc, time::Duration};
 
 use e3_core::{Clock, MemoryStorage, MockResponse, MockTaskRunner, StorageBackend, SystemClock};

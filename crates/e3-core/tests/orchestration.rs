@@ -324,7 +324,10 @@ async fn an_unassigned_input_blocks_what_needs_it_and_the_rest_runs() {
         counts(report.summary),
         RunSummary { total: 3, executed: 1, blocked: 2, ..RunSummary::default() }
     );
-    assert_eq!(report.unassigned.iter().map(|path| path.as_str()).collect::<Vec<_>>(), ["unassigned"]);
+    assert_eq!(
+        report.unassigned.iter().map(e3_types::DatasetPath::as_str).collect::<Vec<_>>(),
+        ["unassigned"]
+    );
     assert!(scenario.take_story().contains(&"block b<unassigned".to_owned()));
     scenario.set("unassigned", "now it has a value").await;
     assert_eq!(scenario.run().await.state, RunState::Completed);

@@ -33,8 +33,8 @@ mod tests {
     #[test]
     fn durations_are_a_number_and_a_unit() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(parse_duration("2d"), Ok(Duration::from_secs(172_800)));
+        assert_eq!(parse_duration("10m"), Ok(Duration::from_mins(10)));
+        assert_eq!(parse_duration("2d"), Ok(Duration::from_hours(48)));
         for bad in ["", "10", "m", "1.5s", "-1s", "10 m", "1w", "99999999999999999999s", "999999999999d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

@@ -26,7 +26,7 @@ impl Drain {
     }
 
     /// Hands everything to `output` until all writers have closed the pipe.
-    pub(crate) async fn to_end<O: Output>(mut self, mut output: O) -> Result<(), RunError<O::Error>> {
+    pub(crate) async fn run<O: Output>(mut self, mut output: O) -> Result<(), RunError<O::Error>> {
         // Silent processes are many: the buffer is only made when there is something to read.
         self.0.readable().await.map_err(RunError::Wait)?;
         let mut buffer = vec![0; CHUNK];

@@ -120,7 +120,7 @@ pub async fn run<Error: Send>(
     stderr: impl Output<Error = Error>,
 ) -> Result<Ended, RunError<Error>> {
     let (child, out, err) = Child::spawn(command).map_err(RunError::Spawn)?;
-    let mut drains = pin!(async { tokio::try_join!(out.to_end(stdout), err.to_end(stderr)).map(drop) });
+    let mut drains = pin!(async { tokio::try_join!(out.run(stdout), err.run(stderr)).map(drop) });
     let mut drained = false;
 
     // 1. The process itself.
@@ -225,7 +225,7 @@ mod tests {
 
     fn patient() -> Stop {
         let token = CancellationToken::new;
-        Stop { politely: token(), at_once: token(), timeout: None, grace: Duration::from_secs(60) }
+        Stop { politely: token(), at_once: token(), timeout: None, grace: Duration::from_mins(1) }
     }
 
     async fn run_shell(script: &str, stop: &Stop) -> (Ended, String, String) {

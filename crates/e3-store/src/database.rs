@@ -14,7 +14,7 @@ use crate::storage::OpenError;
 /// The version of the folder's layout and of the tables. A newer one is refused, never guessed at.
 pub(crate) const FORMAT: i64 = 1;
 
-/// "e3db" as SQLite's application id: says that the file is ours.
+/// "e3db" as `SQLite`'s application id: says that the file is ours.
 const APPLICATION: i64 = 0x6533_6462;
 
 const TABLES: &str = "
@@ -107,7 +107,7 @@ impl Readers {
     }
 }
 
-/// An error of SQLite as one of the seam. Another process that holds the database for very long may let go of it.
+/// An error of `SQLite` as one of the seam. Another process that holds the database for very long may let go of it.
 pub(crate) fn unavailable(doing: &str, path: &Path, error: rusqlite::Error) -> Unavailable {
     let busy = matches!(
         error.sqlite_error_code(),

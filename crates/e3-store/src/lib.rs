@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Bodies are files because tasks read and write files: outputs come in by rename, inputs go out by hard link. The
-//! rest is SQLite, because many small records that change together are what a database is for.
+//! rest is `SQLite`, because many small records that change together are what a database is for.
 
 mod database;
 mod files;

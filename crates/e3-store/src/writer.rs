@@ -1,6 +1,6 @@
 //! The one writer: a thread that makes the changes of all callers, as many as are waiting in one transaction.
 //!
-//! A transaction costs about the same whether it holds one change or a hundred, and SQLite has one writer anyway.
+//! A transaction costs about the same whether it holds one change or a hundred, and `SQLite` has one writer anyway.
 //! Callers wait for their own change; the scheduler waits for nobody.
 
 use std::{

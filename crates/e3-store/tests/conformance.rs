@@ -1,5 +1,7 @@
 //! `LocalStorage` passes the suites of the seams; the other handle is another connection to the same folder.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 
 use e3_core::SystemClock;

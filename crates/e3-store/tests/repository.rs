@@ -1,5 +1,7 @@
 //! What is particular to a repository in a folder: its format, its files, and what altered files mean.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use e3_core::{

@@ -3,7 +3,11 @@
 //!
 //! Helpers here panic when something is wrong: that is how a test fails.
 
-#![expect(clippy::missing_panics_doc, reason = "every function here is an assertion or a step of one")]
+#![expect(
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "every function here is an assertion or a step of one: it panics when the test is to fail"
+)]
 
 mod conformance;
 mod pipelines;

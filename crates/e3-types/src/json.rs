@@ -57,7 +57,7 @@ impl Json {
             Self::Bool(false) => out.push_str("false"),
             Self::Number(number) => write_number(*number, out),
             Self::String(text) => write_string(text, out),
-            Self::Array(items) => write_list(out, ['[', ']'], items, |item, out| item.write(out)),
+            Self::Array(items) => write_list(out, ['[', ']'], items, Json::write),
             Self::Object(members) => write_list(out, ['{', '}'], members, |(key, value), out| {
                 write_string(key, out);
                 out.push(':');

@@ -126,9 +126,9 @@ pub(crate) async fn tell(
     }
     let summary = totals(report.state, &report.summary);
     if report.state == RunState::Completed {
-        console.note(&summary)
+        console.note(&summary);
     } else {
-        console.warn(&summary)
+        console.warn(&summary);
     }
     if !report.failures.is_empty() {
         let mut told = Vec::new();

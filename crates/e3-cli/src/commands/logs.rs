@@ -120,11 +120,11 @@ async fn show(storage: &dyn StorageBackend, execution: ExecutionId, args: &LogsA
         // Asked before reading, so that what is written before the end is not missed.
         let record = executions::find(storage, execution).await?;
         let running = record.is_some_and(|record| record.state == ExecutionState::Running);
-        if !args.stderr {
-            at[0] = copy(storage, execution, LogStream::Stdout, at[0], |bytes| write_bytes(bytes)).await?;
-            at[1] = copy(storage, execution, LogStream::Stderr, at[1], to_stderr).await?;
+        if args.stderr {
+            at[1] = copy(storage, execution, LogStream::Stderr, at[1], write_bytes).await?;
         } else {
-            at[1] = copy(storage, execution, LogStream::Stderr, at[1], |bytes| write_bytes(bytes)).await?;
+            at[0] = copy(storage, execution, LogStream::Stdout, at[0], write_bytes).await?;
+            at[1] = copy(storage, execution, LogStream::Stderr, at[1], to_stderr).await?;
         }
         if !(args.follow && running) {
             return Ok(());

@@ -62,9 +62,9 @@ pub(crate) async fn ls(context: &Context, args: &LsArgs) -> Result<Exit> {
     }
     let document = Document { schema: "e3.ls/1", workspace: context.workspace.clone(), datasets: listed };
     if context.console.json {
-        context.console.document(&document)?
+        context.console.document(&document)?;
     } else {
-        show(context, &document)?
+        show(context, &document)?;
     }
     Ok(Exit::Done)
 }

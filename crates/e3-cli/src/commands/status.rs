@@ -75,9 +75,9 @@ pub(crate) async fn status(context: &Context) -> Result<Exit> {
         tasks,
     };
     if context.console.json {
-        context.console.document(&document)?
+        context.console.document(&document)?;
     } else {
-        show(context, &document)?
+        show(context, &document)?;
     }
     Ok(Exit::Done)
 }

@@ -211,7 +211,7 @@ async fn drive(
         };
         forced.then_some(RunReason::Forced)
     };
-    let flow = Dataflow::new(Arc::clone(&graph), policy, root, forced);
+    let flow = Dataflow::new(&graph, policy, root, forced);
     let (journal, entries) = mpsc::channel(journal::CAPACITY);
     let orchestrator = Orchestrator {
         storage,

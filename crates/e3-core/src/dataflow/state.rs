@@ -126,7 +126,7 @@ impl Dataflow {
     ///
     /// `roots` gives the value of each root input; `uncached` says for which tasks the cache is not to be asked.
     pub fn new(
-        graph: Arc<Graph>,
+        graph: &Arc<Graph>,
         policy: DataflowPolicy,
         mut root: impl FnMut(&e3_types::DatasetPath) -> Option<ObjectRef>,
         mut uncached: impl FnMut(&e3_types::Name) -> Option<RunReason>,
@@ -151,7 +151,7 @@ impl Dataflow {
             ended: false,
             started: Timestamp::default(),
             summary: RunSummary { total: tasks as u64, ..RunSummary::default() },
-            graph: Arc::clone(&graph),
+            graph: Arc::clone(graph),
         };
         let mut by_number: Vec<TaskIndex> = graph.in_order().collect();
         by_number.sort_unstable();

@@ -1,7 +1,6 @@
 //! Runs: `runs/WORKSPACE/ID` is the record of a run, `events/ID/SEQ` its events, `current/WORKSPACE` the run that is
 //! under way there, or was when its process died.
 
-use bytes::Bytes;
 use e3_types::{Event, ObjectRef, RunId, RunState, RunSummary, Timestamp, WorkspaceName};
 use serde::{Deserialize, Serialize};
 
@@ -109,7 +108,7 @@ pub async fn settle_lost(
     record.ended = Some(clock.now());
     let changes = vec![
         RefChange::set(name, encode(&record)).when(Precondition::Value(value)),
-        RefChange::remove(current).when(Precondition::Value(Bytes::from(encode(&run)))),
+        RefChange::remove(current).when(Precondition::Value(encode(&run))),
     ];
     match storage.refs().write(changes).await {
         Ok(()) => Ok(Some(run)),

@@ -1,5 +1,7 @@
 //! Tests of `task_execute` and `LocalTaskRunner`, with real processes.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod bench;
 mod conformance;
 mod execution;

@@ -18,8 +18,8 @@ pub async fn exclusive_leases_exclude(fixture: &Fixture) {
     let (ann, bob) = (holder(1), holder(2));
     let held = acquire(leases, LeaseMode::Exclusive, &ann).await.unwrap();
     for mode in [LeaseMode::Exclusive, LeaseMode::Shared] {
-        assert_eq!(acquire(other, mode, &bob).await.unwrap_err(), [ann.clone()]);
-        assert_eq!(acquire(leases, mode, &bob).await.unwrap_err(), [ann.clone()]);
+        assert_eq!(acquire(other, mode, &bob).await.unwrap_err(), std::slice::from_ref(&ann));
+        assert_eq!(acquire(leases, mode, &bob).await.unwrap_err(), std::slice::from_ref(&ann));
     }
     assert_eq!(other.inspect("workspace/main").await.unwrap(), [ann]);
     assert!(matches!(

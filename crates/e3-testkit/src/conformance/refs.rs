@@ -5,9 +5,9 @@ use e3_core::{Precondition, RefChange, RefError, RefName, RefStore, Scan};
 
 use super::Fixture;
 
-fn name(segments: &str) -> RefName {
-    let segments: Vec<&dyn std::fmt::Display> =
-        Vec::from_iter(segments.split('/')).leak().iter().map(|s| s as _).collect();
+fn name(text: &str) -> RefName {
+    let segments: Vec<&str> = text.split('/').collect();
+    let segments: Vec<&dyn std::fmt::Display> = segments.iter().map(|segment| segment as _).collect();
     RefName::new(&segments)
 }
 

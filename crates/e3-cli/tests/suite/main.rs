@@ -1,0 +1,10 @@
+//! The command as its users have it: the real binary in a folder of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod everyday;
+mod failures;
+mod packages;
+mod project;
+mod reference;
+mod together;

@@ -1,0 +1,135 @@
+//! A project for a test.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+pub(crate) struct Project {
+    folder: TempDir,
+}
+
+/// What a command said and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Said {
+    /// The JSON document on standard output, which must be all that is there.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Both streams with every duration replaced by `TIME` and every id by `ID`.
+    pub(crate) fn steady(&self) -> String {
+        let code = self.code.map_or_else(|| "signal".to_owned(), |code| code.to_string());
+        steady(&format!("exit {code}\n{}{}", self.stdout, self.stderr))
+    }
+}
+
+fn steady(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        for at in 1..words.len() {
+            let unit = words[at].trim_end_matches([';', ')', ',']).to_owned();
+            if matches!(unit.as_str(), "ms" | "s") && words[at - 1].parse::<f64>().is_ok() {
+                words[at - 1] = "TIME".to_owned();
+                words[at] = words[at][unit.len()..].to_owned();
+            }
+        }
+        let line = words.join(" ").replace("TIME ", "TIME");
+        let line: Vec<_> = line
+            .split(' ')
+            .map(|word| if word.len() == 36 && word.matches('-').count() == 4 { "ID" } else { word })
+            .collect();
+        out += line.join(" ").trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+impl Project {
+    /// A project with this pipeline file.
+    pub(crate) fn new(pipeline: &str) -> Self {
+        let project = Self { folder: tempfile::tempdir().unwrap() };
+        project.write("e3.toml", &format!("[package]\nname = \"test\"\n{pipeline}"));
+        project
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.path().join(path)
+    }
+
+    pub(crate) fn write(&self, path: &str, text: &str) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).unwrap()
+    }
+
+    /// The command, to be started here.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_e3"));
+        command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
+        for variable in
+            ["E3_REPO", "E3_WORKSPACE", "E3_JOBS", "E3_COLOR", "E3_PROGRESS", "NO_COLOR", "CLICOLOR_FORCE"]
+        {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    pub(crate) fn e3(&self, arguments: &[&str]) -> Said {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    /// The same for a command that must succeed.
+    pub(crate) fn done(&self, arguments: &[&str]) -> Said {
+        let said = self.e3(arguments);
+        assert_eq!(said.code, Some(0), "{arguments:?}: {said:?}");
+        said
+    }
+
+    /// Runs; returns how many tasks were executed and how many were cached.
+    pub(crate) fn run_counts(&self) -> (u64, u64) {
+        let document = self.done(&["run", "--json"]).json();
+        (document["executed"].as_u64().unwrap(), document["cached"].as_u64().unwrap())
+    }
+
+    /// Makes a fifo. Opening it for writing returns when a task has opened it for reading.
+    pub(crate) fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.at(name);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
+    }
+
+    /// How many entries the folders have in which processes of e3 leave things while they live.
+    pub(crate) fn leftovers(&self) -> usize {
+        let count = |folder: &str| fs::read_dir(self.at(".e3").join(folder)).map_or(0, Iterator::count);
+        count("scratch") + count("owners") + count("tmp")
+    }
+}

@@ -1,0 +1,133 @@
+//! Several commands on one repository at once, and commands that are interrupted.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    process::{Child, Stdio},
+};
+
+use crate::project::{Project, Said};
+
+/// A task that says that it runs, then waits for somebody to write a line to the fifo.
+fn waiting(extra: &str) -> (Project, std::path::PathBuf) {
+    let project = Project::new("");
+    let fifo = project.fifo("gate");
+    let pipeline = format!(
+        "[package]\nname = \"test\"\n[tasks.waits]\n\
+         command = \"echo x >> '{tally}'; read line < '{gate}'; echo $line > {{output}}\"\n{extra}",
+        tally = project.at("tally").display(),
+        gate = fifo.display()
+    );
+    project.write("e3.toml", &pipeline);
+    (project, fifo)
+}
+
+fn start(project: &Project, arguments: &[&str]) -> Child {
+    project.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn end(child: Child) -> Said {
+    child.wait_with_output().unwrap().into()
+}
+
+/// Returns when the task is at the gate.
+fn open_gate(fifo: &std::path::Path) -> File {
+    fs::OpenOptions::new().write(true).open(fifo).unwrap()
+}
+
+#[test]
+fn one_run_of_a_workspace_at_a_time_and_the_second_is_told_who_has_it() {
+    let (project, fifo) = waiting("");
+    let first = start(&project, &["run"]);
+    let pid = first.id();
+    let mut gate = open_gate(&fifo);
+    for command in ["run", "start"] {
+        let second = project.e3(&[command]);
+        assert_eq!(second.code, Some(7), "{second:?}");
+        assert!(
+            second.stderr.contains(&format!("workspace `main` is held by process {pid} on ")),
+            "{second:?}"
+        );
+    }
+    let status = project.done(&["status", "--json"]).json();
+    assert_eq!(status["tasks"]["waits"]["state"], "running");
+    gate.write_all(b"go\n").unwrap();
+    drop(gate);
+    let first = end(first);
+    assert_eq!(first.code, Some(0), "{first:?}");
+    assert_eq!(project.run_counts(), (0, 1));
+}
+
+#[test]
+fn two_workspaces_at_once_execute_a_common_task_once() {
+    let (project, fifo) = waiting("[tasks.after]\ncommand = \"cat {waits} > {output}\"\n");
+    let one = start(&project, &["-w", "one", "run", "--json"]);
+    let mut gate = open_gate(&fifo);
+    let two = start(&project, &["-w", "two", "run", "--json"]);
+    gate.write_all(b"go\n").unwrap();
+    drop(gate);
+    let (one, two) = (end(one), end(two));
+    assert_eq!((one.code, two.code), (Some(0), Some(0)), "{one:?} {two:?}");
+    assert_eq!(project.read("tally"), "x\n", "the common task ran once");
+    for workspace in ["one", "two"] {
+        assert_eq!(project.done(&["-w", workspace, "get", "after"]).stdout, "go\n");
+    }
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing_behind_and_goes_on() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let (project, fifo) = waiting("[tasks.first]\ncommand = \"echo 1 > {output}\"\n");
+        let run = start(&project, &["run", "--keep-going", "--json"]);
+        let gate = open_gate(&fifo);
+        let kill =
+            std::process::Command::new("kill").args(["-s", signal, &run.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let run = end(run);
+        assert_eq!(run.code, Some(code), "{run:?}");
+        assert_eq!(run.json()["state"], "cancelled");
+        drop(gate);
+        assert_eq!(project.leftovers(), 0);
+        let again = start(&project, &["run", "--json"]);
+        open_gate(&fifo).write_all(b"go\n").unwrap();
+        assert_eq!(end(again).json()["state"], "completed");
+    }
+}
+
+#[test]
+fn a_killed_run_is_recorded_as_lost_and_its_finished_work_is_used() {
+    let (project, fifo) = waiting("[tasks.a_first]\ncommand = \"echo 1 > {output}\"\n");
+    let mut run = start(&project, &["run", "-j1"]);
+    let gate = open_gate(&fifo);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    drop(gate);
+    let runs = project.done(&["runs", "--json"]).json();
+    assert_eq!(runs["runs"][0]["state"], "lost");
+    assert!(project.leftovers() > 0, "a killed process cannot clean up");
+    let again = start(&project, &["run", "--json"]);
+    open_gate(&fifo).write_all(b"go\n").unwrap();
+    let document = end(again).json();
+    assert_eq!((&document["executed"], &document["cached"]), (&1.into(), &1.into()));
+    assert_eq!(project.leftovers(), 0);
+}
+
+#[test]
+fn logs_can_be_followed_while_a_task_runs() {
+    let project = Project::new("");
+    let fifo = project.fifo("gate");
+    let pipeline = format!(
+        "[package]\nname = \"test\"\n[tasks.waits]\n\
+         command = \"echo before; read line < '{}'; echo after; echo > {{output}}\"\n",
+        fifo.display()
+    );
+    project.write("e3.toml", &pipeline);
+    let run = start(&project, &["run"]);
+    let mut gate = open_gate(&fifo);
+    let follow = start(&project, &["logs", "-f", "waits"]);
+    assert_eq!(project.done(&["logs", "waits"]).stdout, "before\n");
+    gate.write_all(b"go\n").unwrap();
+    drop(gate);
+    assert_eq!(end(run).code, Some(0));
+    assert_eq!(end(follow).stdout, "before\nafter\n");
+}
