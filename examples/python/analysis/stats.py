@@ -17,7 +17,7 @@ def describe(values):
         "mean": round(statistics.mean(values), 3),
         "sd": round(statistics.stdev(values), 3),
         "min": min(values),
-        "median": statistics.median(values),
+        "median": round(statistics.median(values), 3),
         "max": max(values),
     }
 
