@@ -4,15 +4,15 @@ use std::{collections::BTreeMap, error::Error, num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 use e3_core::{
-    Cancellation, Clock, DataflowOptions, EventSink, ExecutionContext, Force, Holder, MemoryStorage, ObjectStoreExt,
-    OnFailure, Origin, Outcome, StorageBackend, SystemClock, TaskExecuteOptions, TaskResult, TaskRunner, Usage,
-    WorkspaceLease, dataflow_execute,
+    Cancellation, Clock, DataflowOptions, EventSink, ExecutionContext, Force, Holder, MemoryStorage,
+    ObjectStoreExt, OnFailure, Origin, Outcome, StorageBackend, SystemClock, TaskExecuteOptions, TaskResult,
+    TaskRunner, Usage, WorkspaceLease, dataflow_execute,
     datasets::{self, Assignment},
     packages, perform, workspaces,
 };
 use e3_types::{
-    CommandLine, ErrorClass, Event, EventKind, Failure, Hash, Kind, ObjectRef, Package, PackageTask, Slot, TaskInput,
-    TaskObject, TaskPolicy,
+    CommandLine, ErrorClass, Event, EventKind, Failure, Hash, Kind, ObjectRef, Package, PackageTask, Slot,
+    TaskInput, TaskObject, TaskPolicy,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -35,19 +35,24 @@ impl TaskRunner for WordRunner {
         inputs: &[Hash],
         options: TaskExecuteOptions,
     ) -> TaskResult {
-        let context = ExecutionContext { storage, clock: &*self.clock, holder: &self.holder, runner: "words" };
+        let context =
+            ExecutionContext { storage, clock: &*self.clock, holder: &self.holder, runner: "words" };
         // Identity, cache, waiting for others and the record are the engine's; the work is ours.
         perform(context, task, inputs, &options, |_| async {
-            let verdict = work(storage, task, inputs).await.map_err(|message| {
-                Failure::Error { class: ErrorClass::User, message }
-            });
+            let verdict = work(storage, task, inputs)
+                .await
+                .map_err(|message| Failure::Error { class: ErrorClass::User, message });
             Outcome { verdict, usage: Usage::default() }
         })
         .await
     }
 }
 
-async fn work(storage: &dyn StorageBackend, task: Hash, inputs: &[Hash]) -> std::result::Result<ObjectRef, String> {
+async fn work(
+    storage: &dyn StorageBackend,
+    task: Hash,
+    inputs: &[Hash],
+) -> std::result::Result<ObjectRef, String> {
     let task = packages::load_task(storage, task).await.map_err(|error| error.to_string())?;
     let mut texts = Vec::new();
     for input in inputs {
@@ -92,8 +97,11 @@ async fn package(storage: &dyn StorageBackend) -> Result<Package> {
         let default = Some(storage.objects().put_bytes(text).await?);
         package.datasets.insert(input.parse()?, Slot { kind: Kind::File, default });
     }
-    let tasks: [(&str, &str, &[&str]); 3] =
-        [("loud", "shout", &["greeting"]), ("length", "count", &["article"]), ("report", "join", &["loud", "length"])];
+    let tasks: [(&str, &str, &[&str]); 3] = [
+        ("loud", "shout", &["greeting"]),
+        ("length", "count", &["article"]),
+        ("report", "join", &["loud", "length"]),
+    ];
     for (name, function, inputs) in tasks {
         let mut wired = Vec::new();
         let mut named = Vec::new();
