@@ -68,6 +68,12 @@ impl fmt::Debug for DatasetPath {
     }
 }
 
+impl std::borrow::Borrow<str> for DatasetPath {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Serialize for DatasetPath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)

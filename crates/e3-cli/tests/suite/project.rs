@@ -50,8 +50,8 @@ fn steady(text: &str) -> String {
         for at in 1..words.len() {
             let unit = words[at].trim_end_matches([';', ')', ',']).to_owned();
             if matches!(unit.as_str(), "ms" | "s") && words[at - 1].parse::<f64>().is_ok() {
-                words[at - 1] = "TIME".to_owned();
-                words[at] = words[at][unit.len()..].to_owned();
+                "TIME".clone_into(&mut words[at - 1]);
+                words[at].drain(..unit.len());
             }
         }
         let line = words.join(" ").replace("TIME ", "TIME");

@@ -1,0 +1,210 @@
+//! Tracking: source files become objects, and are read only when they have changed.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
+
+use e3_core::{Clock, MemoryStorage, ObjectStoreExt, StorageBackend, TreeEntry, read_tree};
+use e3_pipeline::{Project, StatCache, TrackReport, build, parse, track};
+use e3_types::{FileEntry, Kind, ObjectRef, Timestamp};
+use tempfile::TempDir;
+
+/// Long after every file of the test was written, so that none of them is racy.
+struct Later;
+
+impl Clock for Later {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(e3_core::SystemClock.now().unix_ms() + 3_600_000)
+    }
+
+    fn entropy(&self) -> [u8; 10] {
+        [0; 10]
+    }
+}
+
+struct Sources {
+    folder: TempDir,
+    storage: MemoryStorage,
+    pipeline: String,
+}
+
+impl Sources {
+    fn new(pipeline: &str) -> Self {
+        let pipeline = format!("[package]\nname = \"p\"\n{pipeline}");
+        Self { folder: tempfile::tempdir().unwrap(), storage: MemoryStorage::default(), pipeline }
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// With the cache as the last time left it.
+    async fn track(&self) -> Result<TrackReport, String> {
+        let pipeline = parse(Path::new("e3.toml"), &self.pipeline).unwrap();
+        let built = build(&pipeline, |_| None).unwrap();
+        let saved = self.folder.path().join(".e3/cache");
+        let mut cache = StatCache::load(&saved);
+        let project =
+            Project { folder: self.folder.path().to_owned(), repository: self.folder.path().join(".e3") };
+        let report = track(&self.storage, &Later, &mut cache, &project, &built.tracked).await;
+        cache.save().unwrap();
+        report.map_err(|error| error.to_string())
+    }
+
+    async fn object(&self, dataset: &str) -> ObjectRef {
+        let report = self.track().await.unwrap();
+        report.values.into_iter().find(|value| value.path.as_str() == dataset).unwrap().object
+    }
+
+    async fn tree(&self, dataset: &str) -> Vec<(String, TreeEntry)> {
+        let root = self.object(dataset).await;
+        let entries = read_tree(self.storage.objects(), &root).await.unwrap();
+        entries.into_iter().map(|(path, entry)| (path.to_str().unwrap().to_owned(), entry)).collect()
+    }
+
+    async fn failure(&self) -> String {
+        self.track().await.unwrap_err().lines().next().unwrap().to_owned()
+    }
+}
+
+fn file(text: &str, executable: bool) -> TreeEntry {
+    TreeEntry::File(FileEntry { object: ObjectRef::of(text.as_bytes()), executable })
+}
+
+#[tokio::test]
+async fn an_unchanged_file_is_not_read_again_and_a_changed_one_is() {
+    let sources = Sources::new("[inputs]\na = { file = \"a.txt\" }\nd = { dir = \"d\" }\n");
+    sources.write("a.txt", "a");
+    sources.write("d/x", "x");
+    sources.write("d/y", "y");
+    let report = sources.track().await.unwrap();
+    assert_eq!((report.files, report.read), (3, 3));
+    assert_eq!(report.values[0].object, ObjectRef::of(b"a"));
+    assert_eq!(report.values[0].kind, Kind::File);
+    let report = sources.track().await.unwrap();
+    assert_eq!((report.files, report.read), (3, 0));
+    sources.write("d/y", "z");
+    let report = sources.track().await.unwrap();
+    assert_eq!((report.files, report.read), (3, 1));
+}
+
+#[tokio::test]
+async fn an_object_that_is_gone_from_the_store_is_put_again() {
+    let sources = Sources::new("[inputs]\na = { file = \"a.txt\" }\n");
+    sources.write("a.txt", "a");
+    let object = sources.object("a").await;
+    let some_day = Timestamp::from_unix_ms(u64::MAX);
+    sources.storage.objects().delete_many(&[object.hash], some_day).await.unwrap();
+    assert_eq!(sources.track().await.unwrap().read, 1);
+    assert_eq!(sources.storage.objects().stat(&object.hash).await.unwrap(), Some(1));
+}
+
+#[tokio::test]
+async fn a_folder_keeps_files_modes_links_and_empty_folders() {
+    let sources = Sources::new("[inputs]\nd = { dir = \"d\" }\n");
+    sources.write("d/sub/x", "x");
+    sources.write("d/run", "run");
+    sources.write("d/with space\nand line", "odd");
+    fs::create_dir(sources.folder.path().join("d/empty")).unwrap();
+    fs::set_permissions(sources.folder.path().join("d/run"), fs::Permissions::from_mode(0o700)).unwrap();
+    symlink("sub/x", sources.folder.path().join("d/link")).unwrap();
+    let expected = [
+        ("empty", TreeEntry::Dir),
+        ("link", TreeEntry::Symlink("sub/x".to_owned())),
+        ("run", file("run", true)),
+        ("sub", TreeEntry::Dir),
+        ("sub/x", file("x", false)),
+        ("with space\nand line", file("odd", false)),
+    ];
+    assert_eq!(sources.tree("d").await, expected.map(|(path, entry)| (path.to_owned(), entry)));
+}
+
+#[tokio::test]
+async fn a_mode_that_changes_is_a_change() {
+    let sources = Sources::new("[inputs]\nd = { dir = \"d\" }\n");
+    sources.write("d/x", "x");
+    let before = sources.object("d").await;
+    fs::set_permissions(sources.folder.path().join("d/x"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_ne!(sources.object("d").await, before);
+}
+
+#[tokio::test]
+async fn what_a_folder_cannot_keep_is_refused_by_name() {
+    let sources = Sources::new("[inputs]\nd = { dir = \"d\" }\n");
+    sources.write("d/x", "x");
+    let link = sources.folder.path().join("d/link");
+    symlink("../../outside", &link).unwrap();
+    let message = sources.failure().await;
+    assert!(
+        message.starts_with("e3.toml:4:1: d: `link` cannot be stored: the symbolic link points to"),
+        "{message}"
+    );
+    fs::remove_file(&link).unwrap();
+    let fifo = std::process::Command::new("mkfifo").arg(&link).status().unwrap();
+    assert!(fifo.success());
+    assert!(sources.failure().await.contains("`link` cannot be stored: it is a device, a socket or a fifo"));
+    fs::remove_file(&link).unwrap();
+    use std::os::unix::ffi::OsStrExt;
+    fs::write(sources.folder.path().join("d").join(std::ffi::OsStr::from_bytes(b"bad\xff")), "").unwrap();
+    assert!(sources.failure().await.contains("its name is not UTF-8"));
+}
+
+#[tokio::test]
+async fn sources_of_the_wrong_sort_are_told() {
+    let sources = Sources::new("[inputs]\na = { file = \"a\" }\n");
+    assert_eq!(sources.failure().await, "e3.toml:4:1: a: `a` does not exist");
+    fs::create_dir(sources.folder.path().join("a")).unwrap();
+    assert_eq!(sources.failure().await, "e3.toml:4:1: a: `a` is not a file: write `dir` for a folder");
+    let sources = Sources::new("[inputs]\nd = { dir = \"d\" }\n");
+    sources.write("d", "");
+    assert_eq!(sources.failure().await, "e3.toml:4:1: d: `d` is not a folder: write `file` for a file");
+}
+
+#[tokio::test]
+async fn code_is_files_folders_and_patterns_at_their_own_paths() {
+    let task = |code: &str| format!("[tasks.t]\ncommand = \"x\"\ncode = {code}\n");
+    let sources = Sources::new(&task(r#"["./run.sh", "lib", "src/*.py", "src/a.py"]"#));
+    for path in ["run.sh", "lib/deep/x", "src/a.py", "src/b.py", "src/c.txt", "other"] {
+        sources.write(path, path);
+    }
+    let expected = [
+        ("lib", TreeEntry::Dir),
+        ("lib/deep", TreeEntry::Dir),
+        ("lib/deep/x", file("lib/deep/x", false)),
+        ("run.sh", file("run.sh", false)),
+        ("src", TreeEntry::Dir),
+        ("src/a.py", file("src/a.py", false)),
+        ("src/b.py", file("src/b.py", false)),
+    ];
+    assert_eq!(sources.tree("t.code").await, expected.map(|(path, entry)| (path.to_owned(), entry)));
+
+    for (code, expected) in [
+        (r#"["nope.py"]"#, "e3.toml:5:9: t.code: code `nope.py` matches no file of the project"),
+        (r#"["*.rs"]"#, "e3.toml:5:9: t.code: code `*.rs` matches no file of the project"),
+        (r#"["../x"]"#, "e3.toml:5:9: t.code: code `../x` must be a path inside the project folder"),
+        (r#"["/etc/passwd"]"#, "e3.toml:5:9: t.code: code `/etc/passwd` must be a path inside"),
+    ] {
+        let sources =
+            Sources { pipeline: format!("[package]\nname = \"p\"\n{}", task(code)), ..Sources::new("") };
+        let message = sources.failure().await;
+        assert!(message.starts_with(expected), "{message}");
+    }
+    let sources = Sources::new(&task(r#"["inputs/x"]"#));
+    sources.write("inputs/x", "");
+    assert!(sources.failure().await.contains("would stand where e3 puts the task's inputs"));
+}
+
+#[tokio::test]
+async fn the_repository_is_never_part_of_a_dataset() {
+    let sources = Sources::new("[inputs]\nall = { dir = \".\" }\n");
+    sources.write("x", "x");
+    sources.write(".e3/secret", "");
+    let tree = sources.tree("all").await;
+    assert_eq!(tree, [("x".to_owned(), file("x", false))]);
+}
