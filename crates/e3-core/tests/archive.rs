@@ -93,8 +93,11 @@ async fn a_package_comes_back_whole_and_makes_the_same_bytes_again() {
     assert_eq!(packages::list(&copy).await.unwrap().len(), 1);
 }
 
+/// An entry of an archive: its name and its bytes.
+type Entry = (String, Vec<u8>);
+
 /// An archive as somebody else could write it.
-fn forge(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
+fn forge(entries: &[Entry]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
     for (name, bytes) in entries {
@@ -105,7 +108,7 @@ fn forge(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// The entries of an honest archive, to be made dishonest.
-async fn honest() -> Vec<(String, Vec<u8>)> {
+async fn honest() -> Vec<Entry> {
     let (storage, object, _) = stored().await;
     let bytes = export(&storage, object).await;
     let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
@@ -125,13 +128,13 @@ async fn every_dishonest_archive_is_refused_and_leaves_nothing() {
     let (_, imported) = import(&forge(&honest)).await;
     imported.unwrap();
 
-    let change = |at: usize, with: &dyn Fn(&mut (String, Vec<u8>))| {
+    let change = |at: usize, with: &dyn Fn(&mut Entry)| {
         let mut entries = honest.clone();
         with(&mut entries[at]);
         entries
     };
     let last = honest.len() - 1;
-    let mut cases: Vec<(&str, Vec<(String, Vec<u8>)>)> = vec![
+    let mut cases: Vec<(&str, Vec<Entry>)> = vec![
         ("altered bytes", change(last, &|entry| entry.1[0] ^= 1)),
         ("more bytes than announced", change(last, &|entry| entry.1.push(0))),
         ("an absolute path", change(last, &|entry| entry.0.insert(0, '/'))),

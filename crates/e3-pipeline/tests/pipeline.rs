@@ -67,7 +67,7 @@ fn a_package_is_wired_as_the_file_says() {
     assert_eq!(paths, expected);
     assert_eq!(package.datasets["params"].default, Some(ObjectRef::of(br#"{"a":[true,"x"],"b":1}"#)));
     let wired = &package.tasks["stats"];
-    let inputs: Vec<_> = wired.inputs.iter().map(|path| path.as_str()).collect();
+    let inputs: Vec<_> = wired.inputs.iter().map(e3_types::DatasetPath::as_str).collect();
     assert_eq!(
         inputs,
         ["clean", "params", "photos", "stats.code"],
@@ -77,7 +77,7 @@ fn a_package_is_wired_as_the_file_says() {
     let staged: Vec<_> = task
         .inputs
         .iter()
-        .map(|input| (input.name.as_ref().map(|name| name.as_str()), input.writable))
+        .map(|input| (input.name.as_ref().map(e3_types::Name::as_str), input.writable))
         .collect();
     assert_eq!(
         staged,

@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    ffi::OsStr,
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+    },
     path::Path,
 };
 
@@ -150,8 +154,7 @@ async fn what_a_folder_cannot_keep_is_refused_by_name() {
     assert!(fifo.success());
     assert!(sources.failure().await.contains("`link` cannot be stored: it is a device, a socket or a fifo"));
     fs::remove_file(&link).unwrap();
-    use std::os::unix::ffi::OsStrExt;
-    fs::write(sources.folder.path().join("d").join(std::ffi::OsStr::from_bytes(b"bad\xff")), "").unwrap();
+    fs::write(sources.folder.path().join("d").join(OsStr::from_bytes(b"bad\xff")), "").unwrap();
     assert!(sources.failure().await.contains("its name is not UTF-8"));
 }
 

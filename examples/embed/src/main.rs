@@ -156,7 +156,7 @@ async fn main() -> Result<()> {
     dataflow_execute(Arc::clone(&storage), &main, options).await?;
 
     let values = datasets::read_all(storage.refs(), &main).await?;
-    let report = values[&"report".parse()?].object.hash;
+    let report = values["report"].object.hash;
     println!("{}", String::from_utf8(storage.objects().get_bytes(&report, LIMIT).await?.to_vec())?);
     Ok(())
 }
