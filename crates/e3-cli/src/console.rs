@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     args::{Colour, Common},
-    error::{CliError, Result},
+    error::{CliError, Exit, Result},
 };
 
 /// The two streams and how much to say.
@@ -63,8 +63,10 @@ pub(crate) fn write_bytes(bytes: &[u8]) -> Result<()> {
     written(io::stdout().write_all(bytes))
 }
 
-/// A reader that has seen enough (`| head`) is not an error of ours, but the end of the work.
+/// A reader that has seen enough (`| head`) ends the work, but is not an error.
 fn written(done: io::Result<()>) -> Result<()> {
-    done.and_then(|()| io::stdout().flush())
-        .map_err(|error| CliError::environment("writing to standard output", error))
+    done.and_then(|()| io::stdout().flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => CliError::new(Exit::Done, "nobody reads standard output any more"),
+        _ => CliError::environment("writing to standard output", error),
+    })
 }

@@ -116,9 +116,9 @@ impl Context {
         Ok(Arc::new(LocalStorage::open(&root, &*self.clock)?))
     }
 
-    /// The value of an environment variable, if it is set and text.
-    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
-        self.environment.iter().find(|(other, _)| other == name).and_then(|(_, value)| value.to_str())
+    /// The value of an environment variable.
+    pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
+        self.environment.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
     }
 
     /// The runner of this machine.
@@ -135,12 +135,17 @@ impl Context {
             scratch,
             environment: e3_exec::inherited(self.environment.iter().cloned()),
             grace: grace.unwrap_or(GRACE),
-            keep_scratch,
+            keep_in: keep_scratch.then(|| kept_scratch(storage)),
             holder: self.holder.clone(),
             runner: "local".to_owned(),
         };
         Ok(LocalTaskRunner::new(Arc::clone(&self.clock), workshop))
     }
+}
+
+/// Where scratch folders are kept on request.
+pub(crate) fn kept_scratch(storage: &LocalStorage) -> PathBuf {
+    storage.root().join("kept")
 }
 
 fn here() -> Result<PathBuf> {

@@ -129,6 +129,7 @@ impl From<PackageError> for CliError {
     fn from(error: PackageError) -> Self {
         let exit = match &error {
             PackageError::NotFound { .. } => Exit::NotFound,
+            PackageError::Exists { .. } => Exit::Conflict,
             other => Exit::of(other.class()),
         };
         Self::new(exit, error.to_string())

@@ -33,7 +33,9 @@ fn main() -> ExitCode {
     let exit = match run(cli) {
         Ok(exit) => exit,
         Err(error) => {
-            report(console, &error);
+            if error.exit != Exit::Done {
+                report(console, &error);
+            }
             error.exit
         }
     };

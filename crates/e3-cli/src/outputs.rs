@@ -80,7 +80,9 @@ impl Output<'_> {
         if ours && before.as_ref().is_some_and(|now| now.object == value.object && now.link == self.link) {
             return Ok(false);
         }
-        if looks.is_some() && !ours && !force && !self.holds_the_same(value)? {
+        let known: Vec<Hash> =
+            before.iter().map(|written| written.object.hash).chain([value.object.hash]).collect();
+        if looks.is_some() && !ours && !force && !self.holds_one_of(&known)? {
             let message = format!(
                 "`{}` is there and e3 did not write it, or it was edited since: it is left as it is. Move it away, or \
                  overwrite it with --force-outputs",
@@ -130,25 +132,21 @@ impl Output<'_> {
         replace().map_err(|error| self.failed("writing", error))
     }
 
-    /// Whether what is there is what would be written. Only asked of files: e3 adopts those that it finds.
-    fn holds_the_same(&self, value: &DatasetRef) -> Result<bool> {
+    /// Whether what is there has bytes that e3 has written before, or would write now. Only asked of files.
+    fn holds_one_of(&self, known: &[Hash]) -> Result<bool> {
         let metadata = fs::symlink_metadata(&self.to).map_err(|error| self.failed("looking at", error))?;
-        if !metadata.is_file() || metadata.len() != value.object.size || self.kind == Kind::Dir {
+        if !metadata.is_file() || self.kind == Kind::Dir {
             return Ok(false);
         }
         let mut hasher = HashWriter(Hasher::new());
         fs::File::open(&self.to)
             .and_then(|mut file| io::copy(&mut file, &mut hasher))
             .map_err(|error| self.failed("reading", error))?;
-        Ok(hasher.0.finish() == value.object.hash)
+        Ok(known.contains(&hasher.0.finish()))
     }
 
     fn record_name(&self) -> RefName {
-        RefName::new(&[
-            &"outputs",
-            &self.context.workspace,
-            &Hash::of(self.to.as_os_str().as_encoded_bytes()),
-        ])
+        RefName::new(&[&"outputs", &Hash::of(self.to.as_os_str().as_encoded_bytes())])
     }
 
     fn failed(&self, doing: &str, error: io::Error) -> CliError {

@@ -147,7 +147,7 @@ pub async fn import(
     for (object, _) in manifest.objects() {
         put(storage, &mut reader, object).await?;
     }
-    packages::publish(storage, &package, manifest.package).await?;
+    packages::publish(storage, &package, manifest.package, false).await?;
     Ok((package, manifest.package))
 }
 

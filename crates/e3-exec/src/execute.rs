@@ -29,8 +29,9 @@ pub struct Workshop {
     pub environment: Vec<(OsString, OsString)>,
     /// How long a task may take to end after SIGTERM.
     pub grace: Duration,
-    /// Whether scratch folders stay when their task has ended.
-    pub keep_scratch: bool,
+    /// Where scratch folders go when their task has ended; they are removed if there is no such place. It must be on the
+    /// file system of `scratch`.
+    pub keep_in: Option<PathBuf>,
     /// On whose behalf.
     pub holder: Holder,
     /// The runner's name, for the record.
@@ -82,13 +83,16 @@ impl Execution<'_> {
     async fn carry_out(&self, task: Hash, inputs: &[Hash], usage: &mut Usage) -> Result<ObjectRef, Stopped> {
         let scratch = self.workshop.scratch.join(self.execution.to_string());
         let verdict = self.in_scratch(&scratch, task, inputs, usage).await;
-        if self.workshop.keep_scratch {
-            return verdict;
-        }
-        let removed = blocking("removing a scratch folder", move || remove(&scratch)).await;
-        if let Err(error) = removed {
+        let keep_in = self.workshop.keep_in.clone();
+        let cleared = blocking("clearing a scratch folder", move || match (&keep_in, scratch.file_name()) {
+            (Some(kept), Some(name)) => {
+                fs::create_dir_all(kept).and_then(|()| fs::rename(&scratch, kept.join(name)))
+            }
+            _ => remove(&scratch),
+        });
+        if let Err(error) = cleared.await {
             // The result stands; what is left goes with the next start.
-            tracing::warn!(%error, execution = %self.execution, "a scratch folder was not removed");
+            tracing::warn!(%error, execution = %self.execution, "a scratch folder was left behind");
         }
         verdict
     }

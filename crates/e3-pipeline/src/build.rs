@@ -1,6 +1,6 @@
 //! `Pipeline` -> package: names become datasets, commands become task objects, and everything is wired.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{collections::BTreeMap, ffi::OsString, ops::Range};
 
 use bytes::Bytes;
 use e3_core::{Graph, GraphError};
@@ -72,7 +72,7 @@ impl Tracked {
 /// Makes a package. `environment` is asked for the variables in `pass_env`; one that is not set stays unset.
 pub fn build(
     pipeline: &Pipeline,
-    mut environment: impl FnMut(&str) -> Option<String>,
+    mut environment: impl FnMut(&str) -> Option<OsString>,
 ) -> Result<Built, PipelineError> {
     let mut built = Built {
         package: Package {
@@ -134,7 +134,7 @@ fn wire(
     pipeline: &Pipeline,
     name: &Name,
     At { value: task, .. }: &At<TaskSpec>,
-    environment: &mut impl FnMut(&str) -> Option<String>,
+    environment: &mut impl FnMut(&str) -> Option<OsString>,
     built: &mut Built,
 ) -> Result<PackageTask, PipelineError> {
     let source = &pipeline.source;
@@ -189,8 +189,15 @@ fn wire(
         built.tracked.push(Tracked { path, source: TrackedSource::Code(patterns), location });
     }
     let mut env = task.env.clone();
-    for At { value: variable, .. } in &task.pass_env {
-        env.extend(environment(variable).map(|value| (variable.clone(), value)));
+    for At { value: variable, span } in &task.pass_env {
+        let Some(value) = environment(variable) else { continue };
+        let value = value.into_string().map_err(|_| {
+            source.error(
+                span,
+                format!("the value of `{variable}` is not UTF-8, so it cannot be part of an identity"),
+            )
+        })?;
+        env.insert(variable.clone(), value);
     }
     let object = TaskObject { command: task.command.value.clone(), env, inputs, output: task.output };
     let bytes = object.encode();

@@ -8,6 +8,7 @@
 //!   owners/ID.lock       one for each process that is at work here, locked as long as it lives
 //!   scratch/ID/          where the tasks of that process run
 //!   tmp/ID/              objects on their way in
+//!   kept/                scratch folders that somebody asked to keep; nothing here is removed by e3
 //! ```
 //!
 //! Bodies are files because tasks read and write files: outputs come in by rename, inputs go out by hard link. The

@@ -13,7 +13,7 @@ use e3_types::{DatasetPath, ErrorClass, ExecutionId, Failure, Name, RunState};
 
 use crate::{
     args::{ExecuteArgs, Progress},
-    context::Context,
+    context::{Context, kept_scratch},
     error::{CliError, Exit, Result},
     interrupt::Interrupts,
     screen::Screen,
@@ -71,11 +71,8 @@ pub(crate) async fn execute(
         cancellation: cancellation.clone(),
     };
     if args.keep_scratch {
-        let scratch =
-            storage.scratch().map_err(|error| CliError::environment("making a scratch folder", error))?;
-        context
-            .console
-            .note(&format!("scratch folders are kept in {} until the next command", scratch.display()));
+        let kept = kept_scratch(&storage);
+        context.console.note(&format!("scratch folders are kept in {}, by execution", kept.display()));
     }
     let interrupts = Interrupts::listen()?;
     let work = dataflow_execute_held(Arc::clone(&storage) as _, lease, options);

@@ -6,7 +6,7 @@ use e3_core::{
     ExecutionKey, LogStream, StorageBackend, StorageError, datasets, executions, packages, runs, workspaces,
 };
 use e3_pipeline::most_similar;
-use e3_types::{EventKind, ExecutionId, ExecutionState, Name, PackageTask, RunId};
+use e3_types::{EventKind, ExecutionId, Name, PackageTask, RunId};
 use serde::Serialize;
 
 use crate::{
@@ -118,8 +118,10 @@ async fn show(storage: &dyn StorageBackend, execution: ExecutionId, args: &LogsA
     let mut at = [0; 2];
     loop {
         // Asked before reading, so that what is written before the end is not missed.
-        let record = executions::find(storage, execution).await?;
-        let running = record.is_some_and(|record| record.state == ExecutionState::Running);
+        let running = match executions::find(storage, execution).await? {
+            Some(record) => executions::is_running(storage, &record).await?,
+            None => false,
+        };
         if args.stderr {
             at[1] = copy(storage, execution, LogStream::Stderr, at[1], write_bytes).await?;
         } else {

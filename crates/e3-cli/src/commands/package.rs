@@ -40,7 +40,7 @@ pub(crate) async fn package(context: &Context, command: PackageCommand) -> Resul
 async fn build_package(context: &Context) -> Result<Exit> {
     let folder = context.project()?;
     let pipeline = context.pipeline(&folder)?;
-    let mut built = build(&pipeline, |name| context.variable(name).map(str::to_owned))?;
+    let mut built = build(&pipeline, |name| context.variable(name))?;
     let storage = context.create_repository(&folder)?;
     let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
     let project = Project { folder, repository: storage.root().to_owned() };
@@ -54,7 +54,7 @@ async fn build_package(context: &Context) -> Result<Exit> {
     let sources = built.objects.into_iter().map(e3_core::Source::Bytes).collect();
     storage.objects().put_many(sources).await?;
     let object = packages::store(&*storage, &built.package).await?;
-    packages::publish(&*storage, &built.package, object).await?;
+    packages::publish(&*storage, &built.package, object, true).await?;
     let listed = Listed { name: built.package.name, version: built.package.version, object: object.hash };
     tell(context, vec![listed], "built")
 }

@@ -22,7 +22,7 @@ use crate::{
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
     let folder = context.project()?;
     let pipeline = context.pipeline(&folder)?;
-    let built = build(&pipeline, |name| context.variable(name).map(str::to_owned))?;
+    let built = build(&pipeline, |name| context.variable(name))?;
     let storage = context.create_repository(&folder)?;
     let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
 
@@ -33,11 +33,8 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
     let finished = execute::execute(context, Arc::clone(&storage), &lease, &args.execute, settings).await?;
 
     // The outputs are part of what is reported, so they are in place before it is.
-    let placed =
-        place(context, &storage, folder, &pipeline.outputs, &finished.report, args.force_outputs).await;
-    let exit = execute::tell(context, &*storage, &finished).await?;
-    placed?;
-    Ok(exit)
+    place(context, &storage, folder, &pipeline.outputs, &finished.report, args.force_outputs).await?;
+    execute::tell(context, &*storage, &finished).await
 }
 
 pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> {

@@ -270,3 +270,40 @@ fn only_what_was_passed_on_is_part_of_the_identity() {
     assert_eq!((run("one"), run("two"), run("one")), (1, 1, 0));
     assert_eq!(project.done(&["get", "a"]).stdout, "one unset\n");
 }
+
+#[test]
+fn an_output_that_e3_wrote_can_be_replaced_by_any_workspace_and_after_a_touch() {
+    let project = report();
+    project.done(&["run"]);
+    project.write("data/raw.txt", "c\n");
+    project.done(&["-w", "other", "run"]);
+    assert_eq!(project.read("out/report.txt"), "1\nc\n");
+    let output = fs::File::options().write(true).open(project.at("out/report.txt")).unwrap();
+    output.set_modified(std::time::UNIX_EPOCH).unwrap();
+    project.write("data/raw.txt", "d\n");
+    project.done(&["run"]);
+    assert_eq!(project.read("out/report.txt"), "1\nd\n");
+}
+
+#[test]
+fn the_folder_of_a_task_can_be_kept() {
+    let project = report();
+    let said = project.done(&["run", "--keep-scratch", "report"]);
+    assert!(said.stderr.contains("scratch folders are kept in "), "{said:?}");
+    assert_eq!(project.run_counts(), (0, 4));
+    let kept: Vec<_> = fs::read_dir(project.at(".e3/kept")).unwrap().collect();
+    assert_eq!(kept.len(), 4);
+    assert!(kept.iter().all(|folder| folder.as_ref().unwrap().path().join("work/inputs").is_dir()));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_not_an_error() {
+    use std::process::Stdio;
+    let project = Project::new("[tasks.a]\ncommand = \"head -c 3000000 /dev/zero > {output}\"\n");
+    project.done(&["run"]);
+    let mut child =
+        project.command(&["get", "a"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let said = crate::project::Said::from(child.wait_with_output().unwrap());
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+}

@@ -45,6 +45,12 @@ fn a_package_is_built_exported_and_imported() {
         "the same bytes everywhere"
     );
     assert_eq!(project.e3(&["package", "export", "tset", "-o", "x.zip"]).code, Some(3));
+
+    project.write("raw.txt", "changed\n");
+    project.done(&["package", "build"]);
+    let said = project.e3(&["package", "import", "one.zip"]);
+    assert_eq!(said.code, Some(7), "{said:?}");
+    assert!(said.stderr.contains("there is another package `test` 1.2.3 in this repository"), "{said:?}");
 }
 
 #[test]

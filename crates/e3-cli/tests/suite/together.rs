@@ -105,6 +105,11 @@ fn a_killed_run_is_recorded_as_lost_and_its_finished_work_is_used() {
     let runs = project.done(&["runs", "--json"]).json();
     assert_eq!(runs["runs"][0]["state"], "lost");
     assert!(project.leftovers() > 0, "a killed process cannot clean up");
+    assert_eq!(
+        end(start(&project, &["logs", "-f", "waits"])).code,
+        Some(0),
+        "nobody writes to that log any more"
+    );
     let again = start(&project, &["run", "--json"]);
     open_gate(&fifo).write_all(b"go\n").unwrap();
     let document = end(again).json();
@@ -130,4 +135,20 @@ fn logs_can_be_followed_while_a_task_runs() {
     drop(gate);
     assert_eq!(end(run).code, Some(0));
     assert_eq!(end(follow).stdout, "before\nafter\n");
+}
+
+#[test]
+fn many_first_commands_at_once_make_one_repository() {
+    let project = Project::new("[tasks.a]\ncommand = \"echo 1 > {output}\"\n");
+    let workspaces: Vec<_> = (0..8).map(|number| format!("w{number}")).collect();
+    let runs: Vec<_> =
+        workspaces.iter().map(|name| start(&project, &["-w", name, "run", "--json"])).collect();
+    let mut executed = 0;
+    for run in runs {
+        let said = end(run);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        executed += said.json()["executed"].as_u64().unwrap();
+    }
+    assert_eq!(executed, 1);
+    assert_eq!(project.leftovers(), 0);
 }

@@ -87,6 +87,16 @@ pub async fn find(
     read(storage.refs(), &execution_name(execution)).await
 }
 
+/// Whether an execution is under way. One that is recorded as running but whose key nobody holds any more has died with
+/// its owner.
+pub async fn is_running(
+    storage: &dyn StorageBackend,
+    record: &ExecutionRecord,
+) -> Result<bool, StorageError> {
+    let key = ExecutionKey::new(record.task, &record.inputs);
+    Ok(record.state == ExecutionState::Running && !storage.leases().inspect(&key.lease()).await?.is_empty())
+}
+
 /// Records that an execution has started.
 pub(crate) async fn record_start(
     storage: &dyn StorageBackend,

@@ -6,8 +6,8 @@ use e3_types::{
 
 use super::{decode, encode};
 use crate::{
-    Graph, GraphError, ObjectStoreExt, RefChange, RefName, Scan, StorageBackend, StorageError,
-    tree::tree_objects,
+    Graph, GraphError, ObjectStoreExt, Precondition, RefChange, RefError, RefName, Scan, StorageBackend,
+    StorageError, tree::tree_objects,
 };
 
 /// The largest package object that is read, in bytes.
@@ -23,6 +23,14 @@ pub enum PackageError {
         "there is no package `{name}` {version} in this repository: `e3 package list` shows what there is"
     )]
     NotFound {
+        /// Its name.
+        name: PackageName,
+        /// Its version.
+        version: PackageVersion,
+    },
+    /// There is another package of that name and version.
+    #[error("there is another package `{name}` {version} in this repository: give this one another version")]
+    Exists {
         /// Its name.
         name: PackageName,
         /// Its version.
@@ -63,9 +71,11 @@ impl PackageError {
     /// Who has to act.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotFound { .. } | Self::Format { .. } | Self::Graph { .. } | Self::Wiring { .. } => {
-                ErrorClass::User
-            }
+            Self::NotFound { .. }
+            | Self::Exists { .. }
+            | Self::Format { .. }
+            | Self::Graph { .. }
+            | Self::Wiring { .. } => ErrorClass::User,
             Self::Storage(error) => error.class(),
         }
     }
@@ -117,14 +127,28 @@ pub async fn store(storage: &dyn StorageBackend, package: &Package) -> Result<Ob
     Ok(storage.objects().put_bytes(package.encode()).await?)
 }
 
-/// Makes a stored package known by its name and version; another one of that name and version is replaced.
+/// Makes a stored package known by its name and version. Another one of that name and version is in the way, unless it
+/// may be replaced.
 pub async fn publish(
     storage: &dyn StorageBackend,
     package: &Package,
     object: ObjectRef,
-) -> Result<(), StorageError> {
+    replace: bool,
+) -> Result<(), PackageError> {
     let name = RefName::new(&[&"packages", &package.name, &package.version]);
-    Ok(storage.refs().write(vec![RefChange::set(name, encode(&object))]).await?)
+    let precondition = if replace { Precondition::None } else { Precondition::Absent };
+    let change = RefChange::set(name.clone(), encode(&object)).when(precondition);
+    match storage.refs().write(vec![change]).await {
+        Err(RefError::Conflict(_)) => {
+            let there: Option<ObjectRef> =
+                super::read(storage.refs(), &name).await.map_err(StorageError::from)?;
+            if there == Some(object) {
+                return Ok(());
+            }
+            Err(PackageError::Exists { name: package.name.clone(), version: package.version.clone() })
+        }
+        other => Ok(other.map_err(StorageError::from)?),
+    }
 }
 
 /// The package of that name and version.
@@ -151,7 +175,7 @@ pub async fn list(
             .next()
             .and_then(|name| name.parse().ok())
             .zip(segments.next().and_then(|v| v.parse().ok()));
-        let (name, version) = parsed.ok_or_else(|| crate::RefError::Corrupt {
+        let (name, version) = parsed.ok_or_else(|| RefError::Corrupt {
             name: ref_name.clone(),
             message: "expected packages/NAME/VERSION".to_owned(),
         })?;

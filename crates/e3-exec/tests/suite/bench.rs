@@ -42,7 +42,7 @@ fn bench(storage: Arc<dyn StorageBackend>, scratch: PathBuf, folder: TempDir) ->
         scratch: scratch.clone(),
         environment: vec![(OsString::from("PATH"), path)],
         grace: Duration::from_secs(30),
-        keep_scratch: false,
+        keep_in: None,
         holder: holder(1),
         runner: "local".to_owned(),
     };
