@@ -1,6 +1,7 @@
 //! What a command works with: the project, the repository, the time, and who we are.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
@@ -8,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use e3_core::{Clock, Holder, SystemClock};
+use e3_core::{Clock, DatasetRef, Holder, StorageBackend, SystemClock, datasets, packages, workspaces};
 use e3_exec::{LocalTaskRunner, Workshop};
 use e3_pipeline::Pipeline;
 use e3_store::LocalStorage;
-use e3_types::WorkspaceName;
+use e3_types::{DatasetPath, Package, Timestamp, WorkspaceName};
 
 use crate::{
     args::{Common, Progress},
@@ -116,6 +117,15 @@ impl Context {
         Ok(Arc::new(LocalStorage::open(&root, &*self.clock)?))
     }
 
+    /// What is deployed in the workspace that is meant, with what its datasets hold.
+    pub(crate) async fn deployed(&self) -> Result<Deployed> {
+        let storage = self.open_repository()?;
+        let record = workspaces::find(&*storage, &self.workspace).await?;
+        let package = packages::load(&*storage, record.package).await?;
+        let values = datasets::read_all(storage.refs(), &self.workspace).await?;
+        Ok(Deployed { storage, since: record.deployed, package, values })
+    }
+
     /// The value of an environment variable.
     pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
         self.environment.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
@@ -141,6 +151,14 @@ impl Context {
         };
         Ok(LocalTaskRunner::new(Arc::clone(&self.clock), workshop))
     }
+}
+
+/// A workspace as it is now.
+pub(crate) struct Deployed {
+    pub(crate) storage: Arc<LocalStorage>,
+    pub(crate) since: Timestamp,
+    pub(crate) package: Package,
+    pub(crate) values: BTreeMap<DatasetPath, DatasetRef>,
 }
 
 /// Where scratch folders are kept on request.

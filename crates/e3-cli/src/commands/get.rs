@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use e3_core::{Access, ObjectStoreExt, StorageBackend, StorageError, datasets, packages, workspaces};
+use e3_core::{Access, ObjectStoreExt, StorageBackend};
 use e3_exec::materialise;
 use e3_pipeline::most_similar;
 use e3_types::{DatasetPath, Kind};
@@ -11,14 +11,12 @@ use futures::TryStreamExt;
 use crate::{
     args::GetArgs,
     console::write_bytes,
-    context::Context,
+    context::{Context, Deployed},
     error::{CliError, Exit, Result},
 };
 
 pub(crate) async fn get(context: &Context, args: &GetArgs) -> Result<Exit> {
-    let storage = context.open_repository()?;
-    let record = workspaces::find(&*storage, &context.workspace).await?;
-    let package = packages::load(&*storage, record.package).await?;
+    let Deployed { storage, package, values, .. } = context.deployed().await?;
     let path = &args.dataset;
     let slot = package.datasets.get(path).ok_or_else(|| {
         let similar = most_similar(path.as_str(), package.datasets.keys().map(DatasetPath::as_str));
@@ -28,7 +26,6 @@ pub(crate) async fn get(context: &Context, args: &GetArgs) -> Result<Exit> {
             context.workspace
         ))
     })?;
-    let values = datasets::read_all(storage.refs(), &context.workspace).await.map_err(StorageError::from)?;
     let value = values.get(path).ok_or_else(|| {
         let is_output = package.tasks.values().any(|task| task.output == *path);
         let hint = if is_output {

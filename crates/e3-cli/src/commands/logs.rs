@@ -1,18 +1,16 @@
 //! `e3 logs`: what a task printed.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use e3_core::{
-    ExecutionKey, LogStream, StorageBackend, StorageError, datasets, executions, packages, runs, workspaces,
-};
+use e3_core::{DatasetRef, ExecutionKey, LogStream, StorageBackend, StorageError, executions, runs};
 use e3_pipeline::most_similar;
-use e3_types::{EventKind, ExecutionId, Name, PackageTask, RunId};
+use e3_types::{DatasetPath, EventKind, ExecutionId, Name, PackageTask, RunId};
 use serde::Serialize;
 
 use crate::{
     args::LogsArgs,
     console::write_bytes,
-    context::Context,
+    context::{Context, Deployed},
     error::{CliError, Exit, Result},
 };
 
@@ -31,9 +29,7 @@ struct Document<'a> {
 }
 
 pub(crate) async fn logs(context: &Context, args: &LogsArgs) -> Result<Exit> {
-    let storage = context.open_repository()?;
-    let record = workspaces::find(&*storage, &context.workspace).await?;
-    let package = packages::load(&*storage, record.package).await?;
+    let Deployed { storage, package, values, .. } = context.deployed().await?;
     let task = package.tasks.get(&args.task).ok_or_else(|| {
         let similar = most_similar(args.task.as_str(), package.tasks.keys().map(Name::as_str));
         let hint = similar.map(|name| format!(": did you mean `{name}`?")).unwrap_or_default();
@@ -44,7 +40,7 @@ pub(crate) async fn logs(context: &Context, args: &LogsArgs) -> Result<Exit> {
     })?;
     let execution = match args.run {
         Some(run) => in_run(&*storage, run, &args.task).await?,
-        None => newest(context, &*storage, task, &args.task).await?,
+        None => newest(context, &*storage, &values, task, &args.task).await?,
     };
     let execution = execution.ok_or_else(|| {
         let place = args.run.map_or_else(|| "yet".to_owned(), |run| format!("in run {run}"));
@@ -89,10 +85,10 @@ async fn in_run(storage: &dyn StorageBackend, run: RunId, task: &Name) -> Result
 async fn newest(
     context: &Context,
     storage: &dyn StorageBackend,
+    values: &BTreeMap<DatasetPath, DatasetRef>,
     wired: &PackageTask,
     task: &Name,
 ) -> Result<Option<ExecutionId>> {
-    let values = datasets::read_all(storage.refs(), &context.workspace).await.map_err(StorageError::from)?;
     let inputs: Option<Vec<_>> =
         wired.inputs.iter().map(|input| Some(values.get(input)?.object.hash)).collect();
     if let Some(inputs) = inputs

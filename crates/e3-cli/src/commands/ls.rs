@@ -1,12 +1,12 @@
 //! `e3 ls`: the datasets of the workspace.
 
-use e3_core::{DatasetRef, StorageBackend, StorageError, datasets, packages, tree_size, workspaces};
+use e3_core::{DatasetRef, StorageBackend, tree_size};
 use e3_types::{DatasetPath, Hash, Kind, Timestamp, WorkspaceName};
 use serde::Serialize;
 
 use crate::{
     args::LsArgs,
-    context::Context,
+    context::{Context, Deployed},
     error::{CliError, Exit, Result},
     format,
 };
@@ -31,10 +31,7 @@ struct Dataset {
 }
 
 pub(crate) async fn ls(context: &Context, args: &LsArgs) -> Result<Exit> {
-    let storage = context.open_repository()?;
-    let record = workspaces::find(&*storage, &context.workspace).await?;
-    let package = packages::load(&*storage, record.package).await?;
-    let values = datasets::read_all(storage.refs(), &context.workspace).await.map_err(StorageError::from)?;
+    let Deployed { storage, package, values, .. } = context.deployed().await?;
     let mut listed = Vec::new();
     for (path, slot) in package.datasets {
         if args.path.as_ref().is_some_and(|wanted| !path.is_within(wanted)) {

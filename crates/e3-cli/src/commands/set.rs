@@ -5,7 +5,6 @@ use std::path::Path;
 use e3_core::{
     DatasetError, ObjectStoreExt, Origin, StorageBackend,
     datasets::{self, Assignment},
-    packages, workspaces,
 };
 use e3_pipeline::{most_similar, store_path};
 use e3_types::{DatasetPath, Hash, Json, Kind, ObjectRef};
@@ -13,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     args::SetArgs,
-    context::Context,
+    context::{Context, Deployed},
     error::{CliError, Exit, Result},
 };
 
@@ -25,9 +24,7 @@ struct Document<'a> {
 }
 
 pub(crate) async fn set(context: &Context, args: &SetArgs) -> Result<Exit> {
-    let storage = context.open_repository()?;
-    let record = workspaces::find(&*storage, &context.workspace).await?;
-    let package = packages::load(&*storage, record.package).await?;
+    let Deployed { storage, package, .. } = context.deployed().await?;
     let path = &args.dataset;
     let slot = package.datasets.get(path).ok_or_else(|| {
         let names = package.datasets.keys().map(DatasetPath::as_str);

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use e3_core::{StorageBackend, StorageError, TaskStatus, datasets, packages, runs, status, workspaces};
+use e3_core::{TaskStatus, runs, status};
 use e3_types::{Hash, Name, PackageName, PackageVersion, RunId, RunState, Timestamp, WorkspaceName};
 use serde::Serialize;
 
 use crate::{
-    context::Context,
+    context::{Context, Deployed},
     error::{Exit, Result},
     format,
 };
@@ -39,11 +39,8 @@ struct Task {
 }
 
 pub(crate) async fn status(context: &Context) -> Result<Exit> {
-    let storage = context.open_repository()?;
+    let Deployed { storage, since, package, values } = context.deployed().await?;
     runs::settle_lost(&*storage, &*context.clock, &context.workspace, None).await?;
-    let record = workspaces::find(&*storage, &context.workspace).await?;
-    let package = packages::load(&*storage, record.package).await?;
-    let values = datasets::read_all(storage.refs(), &context.workspace).await.map_err(StorageError::from)?;
     let statuses = status::tasks(&*storage, &package, &values).await?;
     let last = runs::list(&*storage, &context.workspace, None, 1).await?.pop();
     let last_run = last.map(|run| LastRun { run: run.run, state: run.state, started: run.started });
@@ -70,7 +67,7 @@ pub(crate) async fn status(context: &Context) -> Result<Exit> {
         workspace: context.workspace.clone(),
         package: package.name,
         version: package.version,
-        deployed: record.deployed,
+        deployed: since,
         last_run,
         tasks,
     };
