@@ -36,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) holder: Holder,
     pub(crate) workspace: WorkspaceName,
     pub(crate) progress: Progress,
+    /// The options that say where, as they were given: for commands that are suggested.
+    place: String,
     /// The environment of this process: nothing else reads it.
     pub(crate) environment: Vec<(OsString, OsString)>,
     repository: Option<PathBuf>,
@@ -54,6 +56,7 @@ impl Context {
             clock,
             workspace: common.workspace.clone(),
             progress: common.progress,
+            place: place(common),
             environment: std::env::vars_os().collect(),
             repository: common.repo.clone(),
         })
@@ -126,6 +129,11 @@ impl Context {
         Ok(Deployed { storage, since: record.deployed, package, values })
     }
 
+    /// A command to type next, for the same project, repository and workspace.
+    pub(crate) fn command(&self, rest: &str) -> String {
+        format!("e3 {}{rest}", self.place)
+    }
+
     /// The value of an environment variable.
     pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
         self.environment.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone())
@@ -151,6 +159,20 @@ impl Context {
         };
         Ok(LocalTaskRunner::new(Arc::clone(&self.clock), workshop))
     }
+}
+
+fn place(common: &Common) -> String {
+    let mut options = String::new();
+    for folder in &common.folder {
+        options += &format!("-C {} ", folder.display());
+    }
+    if let Some(repository) = &common.repo {
+        options += &format!("-R {} ", repository.display());
+    }
+    if common.workspace.as_str() != "main" {
+        options += &format!("-w {} ", common.workspace);
+    }
+    options
 }
 
 /// A workspace as it is now.

@@ -265,6 +265,10 @@ fn retries(source: &SourceText, what: String, value: &Value<'_>) -> Result<Retry
 }
 
 fn duration(source: &SourceText, what: &str, value: &Value<'_>) -> Result<Duration, PipelineError> {
+    if !value.get_ref().is_str() {
+        let expected = "a duration in quotes, such as \"10m\"";
+        return Err(wrong_type(source, &value.span(), what, expected, value.get_ref()));
+    }
     let text = string(source, what, value)?;
     parse_duration(&text.value).map_err(|message| source.error(&text.span, message))
 }

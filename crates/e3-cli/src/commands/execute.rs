@@ -129,19 +129,17 @@ pub(crate) async fn tell(
     }
     if !report.failures.is_empty() {
         let mut told = Vec::new();
-        for failed in &report.failures {
-            told.push(FailureReport {
-                task: failed.task.clone(),
-                attempt: failed.attempt,
-                failure: failed.failure.clone(),
-                log: log_tail(storage, failed.execution).await?,
-                next: next_command(failed),
-            });
+        for TaskFailure { task, attempt, execution, failure } in &report.failures {
+            let log = log_tail(storage, *execution).await?;
+            // There is more to see only of a task that has said something.
+            let next = (!log.is_empty()).then(|| context.command(&format!("logs {task}")));
+            let (task, attempt, failure) = (task.clone(), *attempt, failure.clone());
+            told.push(FailureReport { task, attempt, failure, log, next });
         }
         console.warn(failures(&told, &view.skipped).trim_end());
     }
     if !report.unassigned.is_empty() {
-        console.warn(&unassigned(&report.unassigned));
+        console.warn(&unassigned(context, &report.unassigned));
     }
     Ok(exit_of(report, *interrupted))
 }
@@ -172,16 +170,17 @@ fn class_exit(failure: &Failure) -> Exit {
     }
 }
 
-fn unassigned(inputs: &BTreeSet<DatasetPath>) -> String {
+fn unassigned(context: &Context, inputs: &BTreeSet<DatasetPath>) -> String {
     let lines: Vec<_> = inputs
         .iter()
-        .map(|input| format!("blocked: input `{input}` has no value; next: e3 set {input} FILE"))
+        .map(|input| {
+            format!(
+                "blocked: input `{input}` has no value; next: {}",
+                context.command(&format!("set {input} FILE"))
+            )
+        })
         .collect();
     lines.join("\n")
-}
-
-fn next_command(failed: &TaskFailure) -> Option<String> {
-    failed.execution.map(|_| format!("e3 logs {}", failed.task))
 }
 
 /// The last lines that an execution wrote, standard error after standard output.

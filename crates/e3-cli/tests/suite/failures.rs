@@ -36,7 +36,6 @@ fn a_task_that_is_killed() {
     failed: 1 task, 0 ran, 0 cached, 1 failed in TIME
 
     failed bad: killed by signal 11 (SIGSEGV)
-      next: e3 logs bad
     ");
 }
 
@@ -49,7 +48,6 @@ fn a_task_that_writes_no_output() {
     failed: 1 task, 0 ran, 0 cached, 1 failed in TIME
 
     failed bad: the task ended with code 0 but wrote no output: it must write its file to the path that `{output}` and $E3_OUTPUT stand for
-      next: e3 logs bad
     ");
 }
 
@@ -62,7 +60,6 @@ fn a_command_that_does_not_exist() {
     failed: 1 task, 0 ran, 0 cached, 1 failed in TIME
 
     failed bad: the command `no-such-program` was not found in any folder of PATH: is it installed?
-      next: e3 logs bad
     ");
     let said = run("[tasks.bad]\ncommand = \"no-such-program > {output}\"\n");
     assert_eq!(said.code, Some(1));
@@ -104,7 +101,7 @@ fn a_wrong_type() {
     let said = run("[tasks.clean]\ncommand = \"sort\"\ntimeout = 10\n");
     insta::assert_snapshot!(said.steady(), @r#"
     exit 2
-    error: e3.toml:5:11: `timeout` of task `clean` must be a string, but is an integer
+    error: e3.toml:5:11: `timeout` of task `clean` must be a duration in quotes, such as "10m", but is an integer
       |
     5 | timeout = 10
       |           ^^
@@ -141,6 +138,14 @@ fn no_project_and_no_repository() {
         assert_eq!(said.code, Some(3), "{command}: {said:?}");
         assert!(said.stderr.contains("`e3 init` makes"), "{command}: {said:?}");
     }
+}
+
+#[test]
+fn a_suggested_command_is_for_the_same_place() {
+    let project = Project::new("");
+    project.write("deep/e3.toml", "[package]\nname = \"p\"\n[tasks.bad]\ncommand = \"echo; exit 1\"\n");
+    let said = project.e3(&["-C", "deep", "-w", "other", "run"]);
+    assert!(said.stderr.ends_with("next: e3 -C deep -w other logs bad\n"), "{said:?}");
 }
 
 #[test]
