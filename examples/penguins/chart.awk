@@ -54,6 +54,7 @@ part == "bins" {
     if ($4 == 0 && bins[$1] == 0) next                    # before the first penguin of the species
     from[$1, ++bins[$1]] = $2; to[$1, bins[$1]] = $3; count[$1, bins[$1]] = $4
     if ($4 > most) most = $4
+    bin_mm = $3 - $2
     if ($4 > 0) used[$1] = bins[$1]                       # so far the last bin with one
     next
 }
@@ -78,7 +79,7 @@ function fit(s,    steps, i, x, y, e, upper, lower) {
     for (i = 0; i <= steps; i++) {
         x = low[s] + (high[s] - low[s]) * i / steps
         y = intercept[s] + slope[s] * x
-        e = 1.96 * spread[s] * sqrt(1 / n[s] + (x - mean[s]) ^ 2 / sxx[s])
+        e = 1.96 * spread[s] * square_root(1 / n[s] + (x - mean[s]) * (x - mean[s]) / sxx[s])
         upper = upper sprintf("%s%.1f %.1f", i ? "L" : "M", px(x), py(y + e))
         lower = sprintf("L%.1f %.1f", px(x), py(y - e)) lower
     }
@@ -88,13 +89,14 @@ function fit(s,    steps, i, x, y, e, upper, lower) {
 
 END {
     if (total == 0) exit 1
+    split("one two three", number, " ")
     printf "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\"", width, height, width, height
     print " font-family=\"system-ui, 'Segoe UI', 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif\" role=\"img\">"
     print "<title>Body mass of penguins by the length of their flippers</title>"
     printf "<rect width=\"%d\" height=\"%d\" rx=\"10\" fill=\"%s\"/>\n", width, height, paper
 
     text(left, 46, 25, ink, "start", " font-weight=\"700\"", "Longer flippers, heavier penguins")
-    text(left, 72, 14.5, faint, "start", "", sprintf("%d penguins of three species at Palmer Station, Antarctica, 2007 to 2009.", total))
+    text(left, 72, 14.5, faint, "start", "", sprintf("%d penguins of %s species at Palmer Station, Antarctica, 2007 to 2009.", total, number[species]))
     text(left, 92, 14.5, faint, "start", "", "Lines: least squares for each species, with 95 % confidence bands.")
 
     for (y = 3000; y <= 6500; y += 500) {
@@ -111,9 +113,10 @@ END {
     text(30, (top + bottom) / 2, 14, ink, "middle", sprintf(" transform=\"rotate(-90 30 %.1f)\"", (top + bottom) / 2), "Body mass (kg)")
 
     for (i = 1; i <= species; i++) distribution(order[i])
+    text(left, strip_top + 12, 12, faint, "start", "", sprintf("Penguins per %g mm", bin_mm))
     for (i = 1; i <= species; i++)
         printf "<g fill=\"%s\" fill-opacity=\"0.62\" stroke=\"%s\" stroke-width=\"0.7\">\n%s</g>\n", colour[order[i]], paper, points[order[i]]
-    for (i = 1; i <= species; i++) fit(order[i])
+    for (i = 1; i <= species; i++) if (slope[order[i]] != "-") fit(order[i])
 
     for (i = 1; i <= species; i++) {
         s = order[i]
@@ -121,7 +124,9 @@ END {
         printf "<g fill=\"%s\">%s</g>\n", colour[s], marker(s, x + 6, y - 5.5, 6)
         halo = " paint-order=\"stroke\" stroke=\"" paper "\" stroke-width=\"4\" stroke-linejoin=\"round\""
         text(x + 20, y, 16, colour[s], "start", " font-weight=\"700\"" halo, s)
-        text(x + 20, y + 18, 12.5, faint, "start", halo, sprintf("%d penguins, +%.0f g per mm (r&#178; = %.2f)", n[s], slope[s], r2[s]))
+        words = n[s] (n[s] == 1 ? " penguin" : " penguins")
+        if (slope[s] != "-") words = words sprintf(", %+.0f g per mm (r&#178; = %.2f)", slope[s], r2[s])
+        text(x + 20, y + 18, 12.5, faint, "start", halo, words)
     }
     text(right, height - 18, 12, faint, "end", "", "Data: Gorman, Williams and Fraser (2014), Palmer Station LTER; palmerpenguins, CC0")
     print "</svg>"

@@ -23,6 +23,10 @@ NR == 1 { print; next }
 }
 
 END {
-    if (kept == 0) exit 1
+    if (min_mass == "") exit 1    # `exit` in BEGIN comes here too
     printf "kept %d rows; dropped %d incomplete and %d too light\n", kept, incomplete, light > "/dev/stderr"
+    if (kept == 0) {
+        print "clean: no row is left; is min_mass_g too large?" > "/dev/stderr"
+        exit 1
+    }
 }

@@ -1,4 +1,4 @@
-# Mean body mass (g) of females and males of each species, and by how much males are heavier (%).
+# Mean body mass (g) of females and males of each species, and by how much males are heavier (%). "-": there are none.
 
 BEGIN { FS = OFS = "," }
 NR == 1 {
@@ -15,8 +15,11 @@ END {
     print "species,female_g,male_g,males_heavier_percent"
     for (i = 1; i <= species; i++) {
         s = order[i]
-        female = sum[s, "female"] / n[s, "female"]
-        male = sum[s, "male"] / n[s, "male"]
-        printf "%s,%.0f,%.0f,%.1f\n", s, female, male, 100 * (male / female - 1)
+        females = n[s, "female"] + 0
+        males = n[s, "male"] + 0
+        female = females ? sum[s, "female"] / females : 0
+        male = males ? sum[s, "male"] / males : 0
+        printf "%s,%s,%s,%s\n", s, females ? sprintf("%.0f", female) : "-", males ? sprintf("%.0f", male) : "-",
+            females && males ? sprintf("%.1f", 100 * (male / female - 1)) : "-"
     }
 }

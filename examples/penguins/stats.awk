@@ -20,11 +20,11 @@ function describe(name, m,    n, i, sum, squares, mean, sorted, median) {
     n = count[name]
     for (i = 1; i <= n; i++) { sorted[i] = value[name, m, i] + 0; sum += sorted[i] }
     mean = sum / n
-    for (i = 1; i <= n; i++) squares += (sorted[i] - mean) ^ 2
+    for (i = 1; i <= n; i++) squares += (sorted[i] - mean) * (sorted[i] - mean)
     sort_numbers(sorted, n)
     median = n % 2 ? sorted[(n + 1) / 2] : (sorted[n / 2] + sorted[n / 2 + 1]) / 2
     return sprintf("{\"mean\":%.3f,\"sd\":%.3f,\"min\":%g,\"median\":%g,\"max\":%g}",
-        mean, n > 1 ? sqrt(squares / (n - 1)) : 0, sorted[1], median, sorted[n])
+        mean, n > 1 ? square_root(squares / (n - 1)) : 0, sorted[1], median, sorted[n])
 }
 
 END {

@@ -25,4 +25,6 @@ print(
     f"and {len(complete) - len(kept)} lighter than {min_mass_g} g",
     file=sys.stderr,
 )
+if not kept:
+    raise SystemExit("clean: no row is left; is min_mass_g too large?")
 penguins.write(args.output, kept)

@@ -1,4 +1,4 @@
-"""Ordinary least squares of body mass (g) on flipper length (mm), for each species."""
+"""Ordinary least squares of body mass (g) on flipper length (mm), for each species; null where there is no fit."""
 
 import argparse
 import json
@@ -19,6 +19,8 @@ def fit(xs, ys):
     sxx = math.fsum((x - mean_x) ** 2 for x in xs)
     syy = math.fsum((y - mean_y) ** 2 for y in ys)
     sxy = math.fsum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys))
+    if n < 3 or sxx == 0 or syy == 0:
+        return {"n": n, "slope_g_per_mm": None, "intercept_g": None, "r2": None}
     slope = sxy / sxx
     return {
         "n": n,

@@ -15,7 +15,7 @@ args = parser.parse_args()
 def describe(values):
     return {
         "mean": round(statistics.mean(values), 3),
-        "sd": round(statistics.stdev(values), 3),
+        "sd": round(statistics.stdev(values), 3) if len(values) > 1 else 0,
         "min": min(values),
         "median": round(statistics.median(values), 3),
         "max": max(values),
