@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod everyday;
+mod examples;
 mod failures;
 mod packages;
 mod project;
