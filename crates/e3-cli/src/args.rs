@@ -1,9 +1,10 @@
 //! The command line.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use e3_core::NamePattern;
+use e3_pipeline::parse_size;
 use e3_types::{DatasetPath, Name, RunId, WorkspaceName};
 
 /// A durable, content-addressed dataflow engine: declare datasets and tasks, and nothing is computed twice.
@@ -140,6 +141,7 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct ExecuteArgs {
     /// Which tasks, with all that they need; names or patterns [default: all]
     #[arg(value_name = "TARGET")]
@@ -156,12 +158,40 @@ pub(crate) struct ExecuteArgs {
     /// Execute even what is known; with a pattern, only the tasks that it means
     #[arg(long, value_name = "TASK", num_args = 0..=1, require_equals = true)]
     pub(crate) force: Option<Option<NamePattern>>,
+    /// How much of a resource the running tasks may use together, as `NAME=N`; `memory=4GiB` is a size
+    #[arg(long, value_name = "NAME=N")]
+    pub(crate) limit: Vec<Limit>,
+    /// When an input changes meanwhile, stop tasks that run on its old value instead of letting them end
+    #[arg(long)]
+    pub(crate) restart_on_change: bool,
     /// Keep the folder in which each task ran
     #[arg(long)]
     pub(crate) keep_scratch: bool,
     /// Write the events of the run to FILE as JSON lines while it runs; `-` is standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+}
+
+/// A limit of a resource.
+#[derive(Debug, Clone)]
+pub(crate) struct Limit {
+    pub(crate) resource: Name,
+    pub(crate) amount: u64,
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (resource, amount) = text.split_once('=').ok_or("expected NAME=N, such as license=2")?;
+        let resource: Name = resource.parse().map_err(|error: e3_types::NameError| error.to_string())?;
+        let amount = match resource.as_str() {
+            "cpu" => return Err("the number of cores is limited by --jobs".to_owned()),
+            "memory" => parse_size(amount)?,
+            _ => amount.parse().map_err(|_| format!("`{amount}` is not a whole number"))?,
+        };
+        Ok(Self { resource, amount })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -198,6 +228,9 @@ pub(crate) struct LogsArgs {
     /// Go on until the task has ended
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// The entry, for a task that runs once per entry of a folder
+    #[arg(long, value_name = "NAME")]
+    pub(crate) item: Option<String>,
     /// Only standard error, on standard output
     #[arg(long)]
     pub(crate) stderr: bool,

@@ -118,7 +118,7 @@ impl From<WorkspaceError> for CliError {
     fn from(error: WorkspaceError) -> Self {
         let exit = match &error {
             WorkspaceError::NotFound(_) => Exit::NotFound,
-            WorkspaceError::Held { .. } => Exit::Conflict,
+            WorkspaceError::Held { .. } | WorkspaceError::Exists(_) => Exit::Conflict,
             WorkspaceError::Storage(error) => Exit::of(error.class()),
         };
         Self::new(exit, error.to_string())
@@ -171,7 +171,7 @@ impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {
         let exit = match &error {
             OpenError::NotFound(_) => Exit::NotFound,
-            OpenError::Newer { .. } | OpenError::Foreign { .. } => Exit::Usage,
+            OpenError::Newer { .. } | OpenError::Older { .. } | OpenError::Foreign { .. } => Exit::Usage,
             OpenError::Database { .. } | OpenError::Io { .. } => Exit::Environment,
         };
         Self::new(exit, error.to_string())

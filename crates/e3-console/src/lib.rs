@@ -11,4 +11,4 @@ mod view;
 pub use duration::human_duration;
 pub use plain::Plain;
 pub use report::{FailureReport, FailureSummary, RunDocument, error_line, failures, totals};
-pub use view::View;
+pub use view::{Place, View};

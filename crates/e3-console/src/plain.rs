@@ -1,11 +1,11 @@
 //! The plain renderer: a line for each task that is over. For logs, for pipes, for terminals without tricks.
 
-use std::fmt::Write;
+use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
 use e3_types::{Event, EventKind, Failure, Name, SkipReason};
 
-use crate::{View, human_duration};
+use crate::{View, human_duration, report::name_of};
 
 const GOOD: Style = AnsiColor::Green.on_default();
 const KNOWN: Style = AnsiColor::Cyan.on_default();
@@ -23,40 +23,66 @@ impl Plain {
     pub fn line(&mut self, event: &Event) -> Option<String> {
         self.view.apply(event);
         match &event.kind {
-            EventKind::TaskCompleted { task, cached: true, .. } => Some(self.task(KNOWN, "cached", task, "")),
-            EventKind::TaskCompleted { task, took_ms, .. } => {
-                Some(self.task(GOOD, "ran", task, &human_duration(*took_ms)))
+            EventKind::TaskCompleted { task, item, superseded: true, .. }
+            | EventKind::TaskFailed { task, item, superseded: true, .. } => {
+                Some(self.task(MILD, "late", task, item.as_ref(), "an input changed meanwhile: again"))
             }
-            EventKind::TaskFailed { task, failure: Failure::Cancelled, .. } => {
-                Some(self.task(MILD, "stopped", task, ""))
+            EventKind::TaskCompleted { task, item, cached: true, execution: Some(_), .. } => {
+                Some(self.task(KNOWN, "cached", task, item.as_ref(), ""))
             }
-            EventKind::TaskFailed { task, failure, .. } => {
-                Some(self.task(BAD, "failed", task, &first_line(&failure.to_string())))
+            EventKind::TaskCompleted { task, item, took_ms, execution: Some(_), .. } => {
+                Some(self.task(GOOD, "ran", task, item.as_ref(), &human_duration(*took_ms)))
             }
-            EventKind::AttemptFailed { task, attempt, failure, retry_in_ms, .. } => {
+            EventKind::TaskFailed { task, item, failure: Failure::Cancelled, .. } => {
+                Some(self.task(MILD, "stopped", task, item.as_ref(), ""))
+            }
+            EventKind::TaskFailed { task, item, failure, .. } => {
+                Some(self.task(BAD, "failed", task, item.as_ref(), &first_line(&failure.to_string())))
+            }
+            EventKind::AttemptFailed { task, item, attempt, failure, retry_in_ms, .. } => {
                 let next = human_duration(*retry_in_ms);
                 let text = format!("attempt {attempt} {}; again in {next}", first_line(&failure.to_string()));
-                Some(self.task(MILD, "retry", task, &text))
+                Some(self.task(MILD, "retry", task, item.as_ref(), &text))
             }
             EventKind::TaskSkipped { task, because: SkipReason::Failed { task: cause } } => {
-                Some(self.task(MILD, "skipped", task, &format!("because `{cause}` failed")))
+                Some(self.task(MILD, "skipped", task, None, &format!("because `{cause}` failed")))
             }
             EventKind::TaskSkipped { task, because: SkipReason::Unassigned { dataset } } => {
-                Some(self.task(MILD, "blocked", task, &format!("because input `{dataset}` has no value")))
+                let why = format!("because input `{dataset}` has no value");
+                Some(self.task(MILD, "blocked", task, None, &why))
             }
-            EventKind::RunStarted { .. } | EventKind::TaskStarted { .. } | EventKind::RunEnded { .. } => None,
+            EventKind::TaskInvalidated { task, because } => {
+                Some(self.task(MILD, "again", task, None, &format!("because input `{because}` changed")))
+            }
+            EventKind::TaskDeferred { task, because } => {
+                let why = format!("until what it reads comes from one version of `{because}`");
+                Some(self.task(MILD, "waits", task, None, &why))
+            }
+            EventKind::InputChanged { dataset, object } => {
+                let now = if object.is_some() { "has another value" } else { "has no value any more" };
+                Some(self.line_of(MILD, "changed", &format!("input `{dataset}` {now}")))
+            }
+            EventKind::RunStarted { .. }
+            | EventKind::TaskCompleted { execution: None, .. }
+            | EventKind::TaskStarted { .. }
+            | EventKind::TaskExpanded { .. }
+            | EventKind::RunEnded { .. } => None,
         }
     }
 
-    fn task(&self, style: Style, word: &str, task: &Name, detail: &str) -> String {
+    fn task(&self, style: Style, word: &str, task: &Name, item: Option<&Arc<str>>, detail: &str) -> String {
+        let mut text = name_of(task, item);
+        if !detail.is_empty() {
+            text += "  ";
+            text += detail;
+        }
+        self.line_of(style, word, &text)
+    }
+
+    fn line_of(&self, style: Style, word: &str, text: &str) -> String {
         let View { over, total, .. } = self.view;
         let width = total.to_string().len();
-        let mut line = format!("[{over:>width$}/{total}] {style}{word:<7}{style:#} {task}");
-        if !detail.is_empty() {
-            // Writing to a string cannot fail.
-            let _infallible = write!(line, "  {detail}");
-        }
-        line
+        format!("[{over:>width$}/{total}] {style}{word:<7}{style:#} {text}")
     }
 }
 
@@ -76,10 +102,13 @@ mod tests {
         let execution = ExecutionId::from_parts(0, [0; 10]);
         let completed = |task, cached| EventKind::TaskCompleted {
             task: name(task),
-            execution,
+            item: None,
+            execution: Some(execution),
             output: ObjectRef::of(b""),
             cached,
+            because: None,
             took_ms: 12,
+            superseded: false,
         };
         let kinds = [
             EventKind::RunStarted {
@@ -92,9 +121,11 @@ mod tests {
             completed("b", true),
             EventKind::TaskFailed {
                 task: name("c"),
+                item: None,
                 attempt: 1,
                 execution: Some(execution),
                 failure: Failure::Exit { code: 3 },
+                superseded: false,
             },
             EventKind::TaskSkipped { task: name("d"), because: SkipReason::Failed { task: name("c") } },
             EventKind::RunEnded { state: RunState::Failed, summary: RunSummary::default() },

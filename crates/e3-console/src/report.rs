@@ -1,6 +1,9 @@
 //! The end of a run: one line of totals, then each failure with what to do next; or one JSON document.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anstyle::{AnsiColor, Style};
 use e3_types::{ExecutionId, ExecutionState, Failure, Name, RunId, RunState, RunSummary, WorkspaceName};
@@ -45,6 +48,8 @@ pub fn error_line(message: &str) -> String {
 pub struct FailureReport {
     /// The task.
     pub task: Name,
+    /// The entry, for a task that runs once per entry.
+    pub item: Option<Arc<str>>,
     /// The last attempt, from 1.
     pub attempt: u32,
     /// What went wrong.
@@ -58,13 +63,15 @@ pub struct FailureReport {
 /// The failures, each with the tasks that were skipped because of it.
 pub fn failures(reports: &[FailureReport], skipped: &BTreeMap<Name, Vec<Name>>) -> String {
     let mut text = String::new();
-    for FailureReport { task, attempt, failure, log, next } in reports {
+    let mut told = BTreeSet::new();
+    for FailureReport { task, item, attempt, failure, log, next } in reports {
         let attempt = if *attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
-        text += &format!("\n{BAD}failed{BAD:#} {task}{attempt}: {failure}{}\n", hint(failure));
+        let name = name_of(task, item.as_ref());
+        text += &format!("\n{BAD}failed{BAD:#} {name}{attempt}: {failure}{}\n", hint(failure));
         for line in log {
             text += &format!("  {FAINT}|{FAINT:#} {line}\n");
         }
-        if let Some(names) = skipped.get(task) {
+        if let Some(names) = skipped.get(task).filter(|_| told.insert(task)) {
             const SHOWN: usize = 8;
             let shown: Vec<_> = names.iter().take(SHOWN).map(Name::as_str).collect();
             let more = if names.len() > SHOWN {
@@ -79,6 +86,11 @@ pub fn failures(reports: &[FailureReport], skipped: &BTreeMap<Name, Vec<Name>>) 
         }
     }
     text
+}
+
+/// A task, or one of its entries.
+pub(crate) fn name_of(task: &Name, item: Option<&Arc<str>>) -> String {
+    item.map_or_else(|| task.to_string(), |item| format!("{task}[{item}]"))
 }
 
 /// What an exit code says by convention.
@@ -118,6 +130,9 @@ impl RunDocument {
 pub struct FailureSummary {
     /// The task.
     pub task: Name,
+    /// The entry, for a task that runs once per entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item: Option<Arc<str>>,
     /// Its last execution, if it came to one.
     pub execution: Option<ExecutionId>,
     /// `failed` or `error`.
@@ -132,9 +147,15 @@ pub struct FailureSummary {
 
 impl FailureSummary {
     /// The summary of a failure.
-    pub fn new(task: Name, execution: Option<ExecutionId>, failure: &Failure) -> Self {
+    pub fn new(
+        task: Name,
+        item: Option<Arc<str>>,
+        execution: Option<ExecutionId>,
+        failure: &Failure,
+    ) -> Self {
         Self {
             task,
+            item,
             execution,
             state: failure.state(),
             exit_code: failure.exit_code(),

@@ -150,7 +150,7 @@ where
         {
             return Ok(hit);
         }
-        let result = execute_and_record(&context, key, inputs, options.attempt.max(1), body).await;
+        let result = execute_and_record(&context, key, inputs, options, body).await;
         drop(lease);
         result
     };
@@ -163,7 +163,7 @@ async fn execute_and_record<Body, Work>(
     context: &ExecutionContext<'_>,
     key: ExecutionKey,
     inputs: &[Hash],
-    attempt: u32,
+    options: &TaskExecuteOptions,
     body: Body,
 ) -> Result<TaskResult, StorageError>
 where
@@ -173,10 +173,11 @@ where
     let execution = context.clock.new_execution();
     let mut record = ExecutionRecord {
         execution,
+        label: options.label.clone(),
         task: key.task,
         inputs: inputs.to_vec(),
         state: ExecutionState::Running,
-        attempt,
+        attempt: options.attempt.max(1),
         started: context.clock.now(),
         ended: None,
         outcome: None,

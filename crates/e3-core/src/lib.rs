@@ -7,6 +7,7 @@ pub mod archive;
 mod clock;
 mod dataflow;
 mod execution;
+mod limited;
 mod memory;
 mod mock;
 mod seams;
@@ -15,10 +16,12 @@ mod views;
 
 pub use clock::{Clock, SystemClock, TestClock};
 pub use dataflow::{
-    Action, Dataflow, DataflowError, DataflowOptions, DataflowPolicy, Force, Graph, GraphError, NamePattern,
-    NamePatternError, OnFailure, RunReport, TaskFailure, TaskIndex, dataflow_execute, dataflow_execute_held,
+    Action, Dataflow, DataflowError, DataflowOptions, DataflowPolicy, Force, Graph, GraphError, ItemSpec,
+    NamePattern, NamePatternError, OnFailure, RunReport, TaskFailure, TaskIndex, Unit, dataflow_execute,
+    dataflow_execute_held,
 };
 pub use execution::{ExecutionContext, ExecutionKey, Lookup, Outcome, Usage, lookup_many, perform};
+pub use limited::LimitedRunner;
 pub use memory::{MemoryLeases, MemoryLogs, MemoryObjects, MemoryRefs, MemoryStorage};
 pub use mock::{MockCall, MockResponse, MockTaskRunner};
 pub use seams::{
@@ -29,7 +32,8 @@ pub use seams::{
 };
 pub use tree::{Tree, TreeBuilder, TreeEntry, TreeError, TreeProblem, read_tree, tree_size};
 pub use views::{
-    DatasetError, DatasetRef, DeployReport, ExecutionRecord, Origin, PackageError, ResultRecord, RunRecord,
-    TaskStatus, WorkspaceError, WorkspaceLease, WorkspaceRecord, datasets, executions, packages, runs,
-    status, workspaces,
+    DatasetError, DatasetRef, DeployReport, Deployment, Derivation, EventCursor, ExecutionRecord,
+    HistoryEntry, HistoryRecord, Operation, OperationKind, Origin, PackageChange, PackageError, ResultRecord,
+    RootChange, RunOptions, RunRecord, TaskStatus, UndoError, WorkspaceError, WorkspaceLease,
+    WorkspaceRecord, datasets, executions, history, operations, packages, runs, status, workspaces,
 };

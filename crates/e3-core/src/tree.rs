@@ -14,7 +14,7 @@ use e3_types::{
 use crate::{ObjectError, ObjectStore, ObjectStoreExt};
 
 /// The largest `dir` object that is read, in bytes: one folder of more than a million entries.
-const LARGEST_DIR: u64 = 256 << 20;
+pub(crate) const LARGEST_DIR: u64 = 256 << 20;
 
 /// Collects what a folder holds and makes the `dir` objects of it.
 #[derive(Debug, Default)]

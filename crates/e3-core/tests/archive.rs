@@ -35,6 +35,7 @@ async fn stored() -> (MemoryStorage, ObjectRef, Package) {
     }
     let task = TaskObject {
         command: CommandLine::Shell("cat {a} > {output}".to_owned()),
+        each: None,
         env: BTreeMap::new(),
         inputs: vec![TaskInput { name: Some("a".parse().unwrap()), kind: Kind::File, writable: false }],
         output: Kind::File,
@@ -52,6 +53,7 @@ async fn stored() -> (MemoryStorage, ObjectRef, Package) {
         task: storage.objects().put_bytes(task.encode()).await.unwrap().hash,
         inputs: vec!["a".parse().unwrap()],
         output: "t".parse().unwrap(),
+        each: None,
         policy: TaskPolicy::default(),
     };
     let package = Package {

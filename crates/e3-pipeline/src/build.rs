@@ -110,7 +110,7 @@ pub fn build(
         built.package.datasets.insert(path, slot);
     }
     for (name, At { value: task, .. }) in &pipeline.tasks {
-        let slot = Slot { kind: task.output, default: None };
+        let slot = Slot { kind: task.dataset_kind(), default: None };
         built.package.datasets.insert(DatasetPath::from(name), slot);
     }
     for (name, task) in &pipeline.tasks {
@@ -121,7 +121,7 @@ pub fn build(
         let blamed = match &error {
             GraphError::Cycle(names) => names.first(),
             GraphError::TwoProducers { tasks, .. } => tasks.first(),
-            GraphError::UnknownDataset { task, .. } => Some(task),
+            GraphError::UnknownDataset { task, .. } | GraphError::Each { task, .. } => Some(task),
             GraphError::TooMany(_) => None,
         };
         let span = blamed.and_then(|name| pipeline.tasks.get(name)).map_or(0..0, |task| task.span.clone());
@@ -142,7 +142,7 @@ fn wire(
     for word in task.command.value.words() {
         for piece in Template::parse(word).pieces() {
             let Piece::Place { name: place, .. } = piece else { continue };
-            if place.as_str() == "output" {
+            if place.as_str() == "output" || (place.as_str() == ITEM && task.each.is_some()) {
                 continue;
             }
             if kind_of(pipeline, place).is_none() {
@@ -162,12 +162,21 @@ fn wire(
             names.push(input.clone());
         }
     }
-    if let Some(stranger) = task.writable.iter().find(|writable| !names.contains(&writable.value)) {
+    let each = match &task.each {
+        Some(each) => Some(check_each(pipeline, task, each, &mut names)?),
+        None => check_no_item(pipeline, name, task).map(|()| None)?,
+    };
+    let is_input = |name: &Name| names.contains(name) || (each.is_some() && name.as_str() == ITEM);
+    if let Some(stranger) = task.writable.iter().find(|writable| !is_input(&writable.value)) {
         let message = format!("`{}` is not an input of task `{name}`", stranger.value);
         return Err(source.error(&stranger.span, message));
     }
 
-    let writable = |input: &Name| task.writable.iter().any(|writable| writable.value == *input);
+    let each_name = task.each.as_ref().map(|each| each.value.clone());
+    let writable = |input: &Name| {
+        let entry = each_name.as_ref() == Some(input);
+        task.writable.iter().any(|at| at.value == *input || (entry && at.value.as_str() == ITEM))
+    };
     let mut inputs: Vec<TaskInput> = names
         .iter()
         .map(|input| TaskInput {
@@ -199,7 +208,8 @@ fn wire(
         })?;
         env.insert(variable.clone(), value);
     }
-    let object = TaskObject { command: task.command.value.clone(), env, inputs, output: task.output };
+    let object =
+        TaskObject { command: task.command.value.clone(), each: each_name, env, inputs, output: task.output };
     let bytes = object.encode();
     let hash = Hash::of(&bytes);
     built.objects.push(bytes.into());
@@ -207,8 +217,57 @@ fn wire(
         task: hash,
         inputs: paths,
         output: DatasetPath::from(name),
+        each,
         policy: task.policy.clone(),
     })
+}
+
+/// What `{item}` in the command of a task that runs once per entry stands for.
+const ITEM: &str = "item";
+
+/// Adds the input whose entries a task runs for to its inputs, if it is not among them; returns its number.
+fn check_each(
+    pipeline: &Pipeline,
+    task: &TaskSpec,
+    each: &At<Name>,
+    names: &mut Vec<Name>,
+) -> Result<u32, PipelineError> {
+    let source = &pipeline.source;
+    match kind_of(pipeline, &each.value) {
+        None => return Err(unknown_name(pipeline, &each.value, &each.span)),
+        Some(Kind::Dir) => {}
+        Some(other) => {
+            let message =
+                format!("`each` needs a folder to go through, but `{}` is of kind {other}", each.value);
+            return Err(source.error(&each.span, message));
+        }
+    }
+    if let Some(other) = names.iter().find(|name| name.as_str() == ITEM) {
+        let message =
+            format!("`{{{other}}}` stands for an entry of `{}` here: rename the input `{other}`", each.value);
+        return Err(source.error(&each.span, message));
+    }
+    if names.contains(&each.value) {
+        let span = find_place(source.text(), &task.command.span, &each.value);
+        let message =
+            format!("the task runs for one entry of `{}` at a time: `{{item}}` is its path", each.value);
+        return Err(source.error(&span, message));
+    }
+    names.push(each.value.clone());
+    u32::try_from(names.len() - 1)
+        .map_err(|_| source.error(&each.span, "a task cannot have that many inputs".to_owned()))
+}
+
+/// Refuses `{item.name}` where there are no entries.
+fn check_no_item(pipeline: &Pipeline, name: &Name, task: &TaskSpec) -> Result<(), PipelineError> {
+    if task.command.value.words().iter().any(|word| Template::has_item_name(word)) {
+        let message = format!(
+            "`{{item.name}}` is the name of an entry, but task `{name}` does not say `each = \"FOLDER\"` \
+             (`{{{{item.name}}}}` stands for the text itself)"
+        );
+        return Err(pipeline.source.error(&task.command.span, message));
+    }
+    Ok(())
 }
 
 fn kind_of(pipeline: &Pipeline, name: &Name) -> Option<Kind> {
@@ -218,7 +277,7 @@ fn kind_of(pipeline: &Pipeline, name: &Name) -> Option<Kind> {
         InputSpec::Json(_) => Kind::Json,
         InputSpec::Unassigned(kind) => kind,
     });
-    input.or_else(|| pipeline.tasks.get(name).map(|task| task.value.output))
+    input.or_else(|| pipeline.tasks.get(name).map(|task| task.value.dataset_kind()))
 }
 
 /// Where `{name}` stands in a command. A string with escapes is longer in the file than its value is, so it is looked

@@ -19,4 +19,4 @@ pub use parse::parse;
 pub use similar::most_similar;
 pub use stat_cache::StatCache;
 pub use track::{Project, TrackReport, store_path, track};
-pub use units::parse_duration;
+pub use units::{parse_duration, parse_size};

@@ -47,12 +47,21 @@ pub(crate) enum InputSpec {
 pub(crate) struct TaskSpec {
     pub(crate) command: At<CommandLine>,
     pub(crate) inputs: Vec<At<Name>>,
+    /// The task runs once per entry of this input.
+    pub(crate) each: Option<At<Name>>,
     pub(crate) code: Vec<At<String>>,
     pub(crate) output: Kind,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) pass_env: Vec<At<String>>,
     pub(crate) writable: Vec<At<Name>>,
     pub(crate) policy: TaskPolicy,
+}
+
+impl TaskSpec {
+    /// The kind of the dataset that the task writes: a folder of all outputs, if it runs once per entry.
+    pub(crate) fn dataset_kind(&self) -> Kind {
+        if self.each.is_some() { Kind::Dir } else { self.output }
+    }
 }
 
 /// An entry of `[outputs]`.
@@ -73,4 +82,6 @@ pub struct RunSettings {
     pub keep_going: Option<bool>,
     /// How long a task may take to end after SIGTERM.
     pub grace: Option<Duration>,
+    /// How much of a resource the running tasks may use together: `memory` in bytes, others in units of their own.
+    pub limits: BTreeMap<Name, u64>,
 }

@@ -14,7 +14,7 @@ use crate::{
     error::{PipelineError, SourceText},
     model::{At, InputSpec, OutputLink, Pipeline, RunSettings, TaskSpec},
     reader::{TableReader, Value, boolean, count, json, parsed, string, strings, wrong_type},
-    units::parse_duration,
+    units::{parse_duration, parse_size},
 };
 
 /// Reads a pipeline file. `file` is its name in messages.
@@ -140,7 +140,6 @@ fn names(source: &SourceText, what: &str, value: &Value<'_>) -> Result<Vec<At<Na
 
 fn task(source: &SourceText, name: &Name, value: &Value<'_>) -> Result<TaskSpec, PipelineError> {
     let mut table = TableReader::new(source, format!("task `{name}`"), value)?;
-    table.not_yet("resources")?;
     let command = command(source, &table.what("command"), table.require("command")?)?;
     let list = |value: Option<&Value<'_>>, what: String| {
         value.map_or(Ok(Vec::new()), |value| names(source, &what, value))
@@ -148,6 +147,13 @@ fn task(source: &SourceText, name: &Name, value: &Value<'_>) -> Result<TaskSpec,
     let spec = TaskSpec {
         command,
         inputs: list(table.get("inputs"), table.what("inputs"))?,
+        each: match table.get("each") {
+            Some(value) => {
+                let text = string(source, &table.what("each"), value)?;
+                Some(At { value: parsed(source, &text)?, span: text.span })
+            }
+            None => None,
+        },
         code: match table.get("code") {
             Some(value) => strings(source, &table.what("code"), value)?,
             None => Vec::new(),
@@ -177,6 +183,10 @@ fn task(source: &SourceText, name: &Name, value: &Value<'_>) -> Result<TaskSpec,
             timeout_ms: match table.get("timeout") {
                 Some(value) => Some(milliseconds(duration(source, &table.what("timeout"), value)?)),
                 None => None,
+            },
+            resources: match table.get("resources") {
+                Some(value) => amounts(source, &table.what("resources"), value, true)?,
+                None => BTreeMap::new(),
             },
         },
     };
@@ -264,6 +274,38 @@ fn retries(source: &SourceText, what: String, value: &Value<'_>) -> Result<Retry
     Ok(Retry { max, backoff_ms: milliseconds(backoff), on })
 }
 
+/// Amounts of resources. `cpu` is a number of cores, `memory` a size; `with_cpu` says whether the former may be there.
+fn amounts(
+    source: &SourceText,
+    what: &str,
+    value: &Value<'_>,
+    with_cpu: bool,
+) -> Result<BTreeMap<Name, u64>, PipelineError> {
+    let mut amounts = BTreeMap::new();
+    for (key, value) in TableReader::new(source, what, value)?.entries() {
+        let name: Name = parsed(source, &At { value: key.get_ref().clone().into_owned(), span: key.span() })?;
+        let what = format!("`{name}` in {what}");
+        let amount = match name.as_str() {
+            "cpu" if !with_cpu => {
+                let message = "the number of cores is limited by `jobs` in [run]";
+                return Err(source.error(&key.span(), message));
+            }
+            "memory" if value.get_ref().is_str() => {
+                let text = string(source, &what, value)?;
+                parse_size(&text.value).map_err(|message| source.error(&text.span, message))?
+            }
+            "memory" => {
+                let expected = "a size in quotes, such as \"4GiB\"";
+                return Err(wrong_type(source, &value.span(), &what, expected, value.get_ref()));
+            }
+            "cpu" => u64::from(count(source, &what, value, 1)?),
+            _ => u64::from(count(source, &what, value, 0)?),
+        };
+        amounts.insert(name, amount);
+    }
+    Ok(amounts)
+}
+
 fn duration(source: &SourceText, what: &str, value: &Value<'_>) -> Result<Duration, PipelineError> {
     if !value.get_ref().is_str() {
         let expected = "a duration in quotes, such as \"10m\"";
@@ -344,6 +386,10 @@ fn run_settings(source: &SourceText, value: &Value<'_>) -> Result<RunSettings, P
         grace: match table.get("grace") {
             Some(value) => Some(duration(source, &table.what("grace"), value)?),
             None => None,
+        },
+        limits: match table.get("limits") {
+            Some(value) => amounts(source, &table.what("limits"), value, false)?,
+            None => BTreeMap::new(),
         },
     };
     table.finish()?;

@@ -11,8 +11,8 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::storage::OpenError;
 
-/// The version of the folder's layout and of the tables. A newer one is refused, never guessed at.
-pub(crate) const FORMAT: i64 = 1;
+/// The version of the folder's layout, of the tables and of the records. Another one is refused, never guessed at.
+pub(crate) const FORMAT: i64 = 2;
 
 /// "e3db" as `SQLite`'s application id: says that the file is ours.
 const APPLICATION: i64 = 0x6533_6462;
@@ -57,6 +57,9 @@ fn format_of(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
         read.map_err(|source| OpenError::Database { path: path.to_owned(), source })?;
     if format > FORMAT && application == APPLICATION {
         return Err(OpenError::Newer { path: path.to_owned(), found: format, known: FORMAT });
+    }
+    if (1..FORMAT).contains(&format) && application == APPLICATION {
+        return Err(OpenError::Older { path: path.to_owned(), found: format, known: FORMAT });
     }
     if (format, application) != (0, 0) && (format, application) != (FORMAT, APPLICATION) {
         return Err(OpenError::Foreign { path: path.to_owned() });

@@ -1,6 +1,6 @@
 //! Refs in the database.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,6 +9,9 @@ use e3_types::WorkspaceName;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::{database::Readers, writer::Writer};
+
+/// How often somebody who waits for a change looks.
+const LOOK_EVERY: Duration = Duration::from_millis(80);
 
 /// Refs: written by the one writer, read by as many as want to.
 #[derive(Debug)]
@@ -50,6 +53,17 @@ impl RefStore for LocalRefs {
             select.query_row([workspace.as_str()], |row| row.get::<_, i64>(0)).optional()
         });
         Ok(changes.await?.map_or(0, i64::cast_unsigned))
+    }
+
+    /// Other processes can only be asked. One look at one row, ten times in a second or so, is next to nothing.
+    async fn changed(&self, workspace: &WorkspaceName, seen: u64) -> Result<u64, RefError> {
+        loop {
+            let now = self.change_counter(workspace).await?;
+            if now != seen {
+                return Ok(now);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 }
 

@@ -52,6 +52,20 @@ pub enum OpenError {
         /// The newest format that is known here.
         known: i64,
     },
+    /// It was made by an e3 from before the first release.
+    #[error(
+        "the repository `{}` has format {found} of an unreleased e3, this one knows format {known}: move it away, and \
+         e3 makes a new one",
+        path.display()
+    )]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The format that is known here.
+        known: i64,
+    },
     /// The database is not one of e3.
     #[error("`{}` is a database, but not one of e3", path.display())]
     Foreign {

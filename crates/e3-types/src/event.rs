@@ -1,5 +1,7 @@
 //! `Event`: what a run tells. The events of a run are the truth about it; every other view is made from them.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,10 +35,42 @@ pub enum EventKind {
         /// How many tasks were selected.
         total: u64,
     },
+    /// An input has another value than the run knew, or none any more.
+    InputChanged {
+        /// The input.
+        dataset: DatasetPath,
+        /// Its value now.
+        object: Option<ObjectRef>,
+    },
+    /// What is known of a task came from an input that has changed: it goes back to waiting. If it runs, it is finished,
+    /// but its result is not published.
+    TaskInvalidated {
+        /// The task.
+        task: Name,
+        /// The input.
+        because: DatasetPath,
+    },
+    /// A task could start, but its inputs were derived from two versions of a root input: it waits until they agree.
+    TaskDeferred {
+        /// The task.
+        task: Name,
+        /// The root input.
+        because: DatasetPath,
+    },
+    /// A task that runs once per entry of a folder has learnt which entries there are.
+    TaskExpanded {
+        /// The task.
+        task: Name,
+        /// The number of entries.
+        items: u64,
+    },
     /// A task was handed to the runner.
     TaskStarted {
         /// The task.
         task: Name,
+        /// The entry that it is about, for a task that runs once per entry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<Arc<str>>,
         /// 1 for the first attempt.
         attempt: u32,
         /// Why the cache could not answer.
@@ -46,6 +80,9 @@ pub enum EventKind {
     AttemptFailed {
         /// The task.
         task: Name,
+        /// The entry that it is about, for a task that runs once per entry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<Arc<str>>,
         /// Which attempt, from 1.
         attempt: u32,
         /// The execution of this attempt.
@@ -59,25 +96,42 @@ pub enum EventKind {
     TaskCompleted {
         /// The task.
         task: Name,
-        /// The execution that made the output, now or earlier.
-        execution: ExecutionId,
+        /// The entry that it is about, for a task that runs once per entry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<Arc<str>>,
+        /// The execution that made the output, now or earlier. None for the folder of all outputs of a task that runs
+        /// once per entry: each entry has its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        execution: Option<ExecutionId>,
         /// The output.
         output: ObjectRef,
         /// Whether an earlier execution answered.
         cached: bool,
+        /// Why the cache could not answer, where it could not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        because: Option<RunReason>,
         /// How long the execution that made the output took, in milliseconds.
         took_ms: u64,
+        /// Its inputs have changed meanwhile: the result is kept for later, but is not the output now.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        superseded: bool,
     },
     /// A task will not have its output in this run.
     TaskFailed {
         /// The task.
         task: Name,
+        /// The entry that it is about, for a task that runs once per entry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<Arc<str>>,
         /// The last attempt, from 1.
         attempt: u32,
         /// Its execution; none if it never came to one.
         execution: Option<ExecutionId>,
         /// What went wrong.
         failure: Failure,
+        /// Its inputs have changed meanwhile: it will be tried again on those of now.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        superseded: bool,
     },
     /// A task cannot run because of something before it.
     TaskSkipped {
@@ -127,7 +181,8 @@ pub enum SkipReason {
     },
 }
 
-/// The totals of a run, in tasks unless said otherwise.
+/// The totals of a run, in tasks unless said otherwise. Each entry of a task that runs once per entry counts as a task,
+/// and that task itself does not, as soon as the entries are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RunSummary {
     /// Selected.
@@ -142,7 +197,7 @@ pub struct RunSummary {
     pub skipped: u64,
     /// Blocked behind an unassigned input.
     pub blocked: u64,
-    /// Executed again because an input changed meanwhile.
+    /// Completed, but not for good: an input changed meanwhile, so they were decided again.
     pub reexecuted: u64,
     /// How long the executions took that the cache made unnecessary, in milliseconds.
     pub saved_ms: u64,

@@ -13,7 +13,6 @@ mod path;
 mod status;
 mod template;
 mod time;
-mod vector;
 
 pub use event::{Event, EventKind, RunReason, RunSummary, SkipReason};
 pub use hash::{Hash, HashParseError, Hasher};
@@ -21,7 +20,7 @@ pub use id::{ExecutionId, IdParseError, OwnerId, RunId};
 pub use json::{Json, JsonError};
 pub use name::{Name, NameError, PackageName, PackageVersion, WorkspaceName};
 pub use object::{
-    CommandLine, Dir, DirEntry, DirError, FileEntry, Kind, ObjectFormatError, ObjectRef, Package,
+    CommandLine, Dir, DirEntry, DirError, FileEntry, ItemError, Kind, ObjectFormatError, ObjectRef, Package,
     PackageTask, Retry, RetryClass, RetryClassError, Slot, SymlinkTargetError, TaskInput, TaskObject,
     TaskPolicy, check_entry_name, check_symlink_target,
 };
@@ -29,4 +28,3 @@ pub use path::{DatasetPath, DatasetPathError};
 pub use status::{ErrorClass, ExecutionState, Failure, RunState};
 pub use template::{Piece, Template};
 pub use time::Timestamp;
-pub use vector::{VectorConflict, VersionVector};

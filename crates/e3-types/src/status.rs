@@ -44,6 +44,13 @@ pub enum Failure {
         /// What is wrong, what was expected.
         message: String,
     },
+    /// It needed more memory than it was given.
+    OutOfMemory,
+    /// Whoever executed it is gone: nobody knows how it ended.
+    WorkerLost {
+        /// What is known.
+        message: String,
+    },
     /// Somebody asked for it to stop.
     Cancelled,
 }
@@ -52,8 +59,10 @@ impl Failure {
     /// The state of an execution that ended so.
     pub fn state(&self) -> ExecutionState {
         match self {
-            Self::Exit { .. } | Self::Signal { .. } | Self::Timeout { .. } => ExecutionState::Failed,
-            Self::Error { .. } => ExecutionState::Error,
+            Self::Exit { .. } | Self::Signal { .. } | Self::Timeout { .. } | Self::OutOfMemory => {
+                ExecutionState::Failed
+            }
+            Self::Error { .. } | Self::WorkerLost { .. } => ExecutionState::Error,
             Self::Cancelled => ExecutionState::Cancelled,
         }
     }
@@ -79,6 +88,8 @@ impl fmt::Display for Failure {
             },
             Self::Timeout { after_ms } => write!(f, "stopped after its timeout of {} s", Seconds(*after_ms)),
             Self::Error { message, .. } => f.write_str(message),
+            Self::OutOfMemory => f.write_str("out of memory"),
+            Self::WorkerLost { message } => write!(f, "its worker was lost: {message}"),
             Self::Cancelled => f.write_str("cancelled"),
         }
     }

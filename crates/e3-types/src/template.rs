@@ -59,6 +59,35 @@ impl Template {
         &self.0
     }
 
+    /// Whether the text asks for the name of the entry that a task is about.
+    pub fn has_item_name(text: &str) -> bool {
+        replace_item_name(text, "") != replace_item_name(text, "x")
+    }
+
+    /// The text with `name` for every `{item.name}`. The name stands for itself, whatever it holds; `{{item.name}}` stays
+    /// the literal `{item.name}`.
+    pub fn with_item_name(text: &str, name: &str) -> String {
+        replace_item_name(text, &Self::escape(name))
+    }
+
+    /// The text as a template that stands for it.
+    pub fn escape(text: &str) -> String {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('{') {
+            let (before, brace) = rest.split_at(at);
+            out.push_str(before);
+            if let Some((name, after)) = placeholder(brace) {
+                out.push_str(&format!("{{{{{name}}}}}"));
+                rest = after;
+            } else {
+                out.push('{');
+                rest = &brace[1..];
+            }
+        }
+        out + rest
+    }
+
     /// The text with every place filled by `path`; the name for which there is no path, if any, is the error.
     pub fn expand<'a>(&self, path: impl Fn(&Name) -> Option<&'a str>) -> Result<String, Name> {
         let mut out = String::new();
@@ -70,6 +99,28 @@ impl Template {
         }
         Ok(out)
     }
+}
+
+/// Not an identifier, so never a place: it is replaced before the places are filled.
+const ITEM_NAME: &str = "{item.name}";
+
+fn replace_item_name(text: &str, name: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(ITEM_NAME) {
+        let (before, place) = rest.split_at(at);
+        let after = &place[ITEM_NAME.len()..];
+        if let (Some(before), Some(after)) = (before.strip_suffix('{'), after.strip_prefix('}')) {
+            out.push_str(before);
+            out.push_str(ITEM_NAME);
+            rest = after;
+        } else {
+            out.push_str(before);
+            out.push_str(name);
+            rest = after;
+        }
+    }
+    out + rest
 }
 
 /// `{identifier}` at the start of `text`, and what follows it.
@@ -124,6 +175,11 @@ mod tests {
         #[test]
         fn text_without_braces_stays(text in "[^{]*") {
             prop_assert_eq!(expanded(&text), Ok(text));
+        }
+
+        #[test]
+        fn escaped_text_stands_for_itself(text in "[{}a-c.]*|.*") {
+            prop_assert_eq!(expanded(&Template::escape(&text)), Ok(text));
         }
 
         #[test]

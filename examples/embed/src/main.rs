@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, error::Error, num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
 use e3_core::{
-    Cancellation, Clock, DataflowOptions, EventSink, ExecutionContext, Force, Holder, MemoryStorage,
-    ObjectStoreExt, OnFailure, Origin, Outcome, StorageBackend, SystemClock, TaskExecuteOptions, TaskResult,
-    TaskRunner, Usage, WorkspaceLease, dataflow_execute,
+    Clock, DataflowOptions, Deployment, EventSink, ExecutionContext, Holder, MemoryStorage, ObjectStoreExt,
+    Origin, Outcome, StorageBackend, SystemClock, TaskExecuteOptions, TaskResult, TaskRunner, Usage,
+    WorkspaceLease, dataflow_execute,
     datasets::{self, Assignment},
     packages, perform, workspaces,
 };
@@ -111,13 +111,15 @@ async fn package(storage: &dyn StorageBackend) -> Result<Package> {
         }
         let object = TaskObject {
             command: CommandLine::Argv(vec![function.to_owned()]),
+            each: None,
             env: BTreeMap::new(),
             inputs: named,
             output: Kind::File,
         };
         let task = storage.objects().put_bytes(object.encode()).await?.hash;
         package.datasets.insert(name.parse()?, Slot { kind: Kind::File, default: None });
-        let wired = PackageTask { task, inputs: wired, output: name.parse()?, policy: TaskPolicy::default() };
+        let policy = TaskPolicy::default();
+        let wired = PackageTask { task, inputs: wired, output: name.parse()?, each: None, policy };
         package.tasks.insert(name.parse()?, wired);
     }
     Ok(package)
@@ -134,19 +136,15 @@ async fn main() -> Result<()> {
     let package = package(&*storage).await?;
     let object = packages::store(&*storage, &package).await?;
     let lease = WorkspaceLease::acquire(&*storage, &main, &holder).await?;
-    workspaces::deploy(&*storage, &*clock, &lease, object, &package, false).await?;
+    let deployment = Deployment { object, package: &package, tracked: &[], reset: false };
+    workspaces::deploy(&*storage, &*clock, &lease, deployment).await?;
     drop(lease);
 
+    let runner = Arc::new(WordRunner { clock: Arc::clone(&clock), holder: holder.clone() });
+    let slots = NonZeroUsize::new(2).expect("two is not zero");
     let options = DataflowOptions {
-        runner: Arc::new(WordRunner { clock: Arc::clone(&clock), holder: holder.clone() }),
-        clock: Arc::clone(&clock),
-        holder,
         events: Arc::new(Print),
-        slots: NonZeroUsize::new(2).expect("two is not zero"),
-        on_failure: OnFailure::default(),
-        force: Force::default(),
-        targets: Vec::new(),
-        cancellation: Cancellation::default(),
+        ..DataflowOptions::new(runner, Arc::clone(&clock), holder, slots)
     };
     dataflow_execute(Arc::clone(&storage), &main, options.clone()).await?;
 

@@ -1,6 +1,11 @@
 //! Executing a workspace and telling how it ended: what `run` and `start` share.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
 use e3_console::{FailureReport, FailureSummary, RunDocument, View, failures, totals};
 use e3_core::{
@@ -12,9 +17,10 @@ use e3_store::LocalStorage;
 use e3_types::{DatasetPath, ErrorClass, ExecutionId, Failure, Name, RunState};
 
 use crate::{
-    args::{ExecuteArgs, Progress},
+    args::{ExecuteArgs, Limit, Progress},
     context::{Context, kept_scratch},
     error::{CliError, Exit, Result},
+    format,
     interrupt::Interrupts,
     screen::Screen,
 };
@@ -30,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) jobs: Option<NonZeroUsize>,
     pub(crate) keep_going: Option<bool>,
     pub(crate) grace: Option<Duration>,
+    pub(crate) limits: BTreeMap<Name, u64>,
 }
 
 /// A run that is over.
@@ -67,7 +74,10 @@ pub(crate) async fn execute(
             Some(None) => Force::Everything,
             Some(Some(pattern)) => Force::Matching(vec![pattern.clone()]),
         },
+        limits: limits(settings.limits, args),
         targets: args.targets.clone(),
+        restart_on_change: args.restart_on_change,
+        run: None,
         cancellation: cancellation.clone(),
     };
     if args.keep_scratch {
@@ -86,6 +96,28 @@ pub(crate) async fn execute(
     };
     let view = screen.finish()?;
     Ok(Finished { report, view, interrupted })
+}
+
+/// What is limited: by the machine, by the pipeline file, by the command line; the later wins.
+fn limits(settings: BTreeMap<Name, u64>, args: &ExecuteArgs) -> BTreeMap<Name, u64> {
+    let mut limits = BTreeMap::new();
+    if let Some(memory) = memory_of_this_machine() {
+        limits.insert("memory".parse().expect("this is a name"), memory);
+    }
+    limits.extend(settings);
+    limits.extend(args.limit.iter().map(|Limit { resource, amount }| (resource.clone(), *amount)));
+    limits
+}
+
+/// In bytes, where the system tells.
+fn memory_of_this_machine() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let info = rustix::system::sysinfo();
+        info.totalram.checked_mul(u64::from(info.mem_unit))
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 /// The error for a pattern that means no task, with the name that was probably meant.
@@ -117,7 +149,14 @@ pub(crate) async fn tell(
             state: report.state,
             summary: report.summary,
             failures: summaries
-                .map(|failed| FailureSummary::new(failed.task.clone(), failed.execution, &failed.failure))
+                .map(|failed| {
+                    FailureSummary::new(
+                        failed.task.clone(),
+                        failed.item.clone(),
+                        failed.execution,
+                        &failed.failure,
+                    )
+                })
                 .collect(),
         })?;
     }
@@ -129,12 +168,16 @@ pub(crate) async fn tell(
     }
     if !report.failures.is_empty() {
         let mut told = Vec::new();
-        for TaskFailure { task, attempt, execution, failure } in &report.failures {
+        for TaskFailure { task, item, attempt, execution, failure } in &report.failures {
             let log = log_tail(storage, *execution).await?;
             // There is more to see only of a task that has said something.
-            let next = (!log.is_empty()).then(|| context.command(&format!("logs {task}")));
-            let (task, attempt, failure) = (task.clone(), *attempt, failure.clone());
-            told.push(FailureReport { task, attempt, failure, log, next });
+            let what = match item {
+                Some(item) => format!("logs {task} --item {}", format::quoted(item)),
+                None => format!("logs {task}"),
+            };
+            let next = (!log.is_empty()).then(|| context.command(&what));
+            let (task, item, attempt, failure) = (task.clone(), item.clone(), *attempt, failure.clone());
+            told.push(FailureReport { task, item, attempt, failure, log, next });
         }
         console.warn(failures(&told, &view.skipped).trim_end());
     }

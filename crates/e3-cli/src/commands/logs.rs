@@ -38,9 +38,17 @@ pub(crate) async fn logs(context: &Context, args: &LogsArgs) -> Result<Exit> {
             args.task, context.workspace
         ))
     })?;
+    let entry = args.item.as_deref();
+    if task.each.is_some() && entry.is_none() {
+        return Err(CliError::usage(format!(
+            "`{}` runs once per entry of `{}`: `--item NAME` says which one",
+            args.task,
+            task.inputs[task.each.map_or(0, |each| each as usize)]
+        )));
+    }
     let execution = match args.run {
-        Some(run) => in_run(&*storage, run, &args.task).await?,
-        None => newest(context, &*storage, &values, task, &args.task).await?,
+        Some(run) => in_run(&*storage, run, &args.task, entry).await?,
+        None => newest(context, &*storage, &values, task, args).await?,
     };
     let execution = execution.ok_or_else(|| {
         let place = args.run.map_or_else(|| "yet".to_owned(), |run| format!("in run {run}"));
@@ -63,17 +71,22 @@ pub(crate) async fn logs(context: &Context, args: &LogsArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The execution of a task in a run.
-async fn in_run(storage: &dyn StorageBackend, run: RunId, task: &Name) -> Result<Option<ExecutionId>> {
+/// The last execution of a task, or of one of its entries, in a run.
+async fn in_run(
+    storage: &dyn StorageBackend,
+    run: RunId,
+    task: &Name,
+    entry: Option<&str>,
+) -> Result<Option<ExecutionId>> {
     let events = runs::events(storage, run).await?;
     if events.is_empty() {
         return Err(CliError::not_found(format!("there is no run {run}: `e3 runs` shows what there is")));
     }
     Ok(events.into_iter().rev().find_map(|event| match event.kind {
-        EventKind::TaskCompleted { task: name, execution, .. }
-        | EventKind::AttemptFailed { task: name, execution, .. }
-        | EventKind::TaskFailed { task: name, execution: Some(execution), .. }
-            if name == *task =>
+        EventKind::TaskCompleted { task: name, item, execution: Some(execution), .. }
+        | EventKind::AttemptFailed { task: name, item, execution, .. }
+        | EventKind::TaskFailed { task: name, item, execution: Some(execution), .. }
+            if name == *task && item.as_deref() == entry =>
         {
             Some(execution)
         }
@@ -87,17 +100,18 @@ async fn newest(
     storage: &dyn StorageBackend,
     values: &BTreeMap<DatasetPath, DatasetRef>,
     wired: &PackageTask,
-    task: &Name,
+    args: &LogsArgs,
 ) -> Result<Option<ExecutionId>> {
+    let entry = args.item.as_deref();
     let inputs: Option<Vec<_>> =
         wired.inputs.iter().map(|input| Some(values.get(input)?.object.hash)).collect();
-    if let Some(inputs) = inputs
+    if let Some(inputs) = inputs.filter(|_| entry.is_none())
         && let Some(execution) = executions::latest(storage, &ExecutionKey::new(wired.task, &inputs)).await?
     {
         return Ok(Some(execution));
     }
     for run in runs::list(storage, &context.workspace, None, 20).await? {
-        if let Some(execution) = in_run(storage, run.run, task).await? {
+        if let Some(execution) = in_run(storage, run.run, &args.task, entry).await? {
             return Ok(Some(execution));
         }
     }

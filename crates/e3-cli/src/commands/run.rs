@@ -3,9 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use e3_core::{
-    Origin, RunReport, StorageBackend, StorageError, WorkspaceError, WorkspaceLease,
-    datasets::{self, Assignment},
-    packages, workspaces,
+    Deployment, RunReport, StorageBackend, WorkspaceLease, datasets::Assignment, packages, workspaces,
 };
 use e3_pipeline::{Built, OutputLink, Project, StatCache, build, track};
 use e3_store::LocalStorage;
@@ -26,10 +24,14 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
     let storage = context.create_repository(&folder)?;
     let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
 
-    deploy(context, &*storage, &lease, &built, args.reset).await?;
-    follow_files(context, &storage, &folder, &built, args.reset).await?;
-    let settings =
-        Settings { jobs: pipeline.run.jobs, keep_going: pipeline.run.keep_going, grace: pipeline.run.grace };
+    let tracked = track_files(context, &storage, &folder, &built).await?;
+    deploy(context, &*storage, &lease, &built, &tracked, args.reset).await?;
+    let settings = Settings {
+        jobs: pipeline.run.jobs,
+        keep_going: pipeline.run.keep_going,
+        grace: pipeline.run.grace,
+        limits: pipeline.run.limits.clone(),
+    };
     let finished = execute::execute(context, Arc::clone(&storage), &lease, &args.execute, settings).await?;
 
     // The outputs are part of what is reported, so they are in place before it is.
@@ -45,64 +47,44 @@ pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> 
     execute::tell(context, &*storage, &finished).await
 }
 
-/// Deploys the package if it is not the one that is deployed.
+/// Deploys the package, and gives the inputs that follow files of the project what these hold now.
 async fn deploy(
     context: &Context,
     storage: &dyn StorageBackend,
     lease: &WorkspaceLease,
     built: &Built,
+    tracked: &[Assignment],
     reset: bool,
 ) -> Result<()> {
-    let bytes = built.package.encode();
-    let object = e3_types::ObjectRef::of(&bytes);
-    let deployed = match workspaces::find(storage, lease.workspace()).await {
-        Ok(record) => Some(record.package),
-        Err(WorkspaceError::NotFound(_)) => None,
-        Err(error) => return Err(error.into()),
-    };
     let sources = built.objects.iter().cloned().map(e3_core::Source::Bytes).collect();
     storage.objects().put_many(sources).await?;
-    packages::store(storage, &built.package).await?;
-    if deployed == Some(object) && !reset {
-        return Ok(());
-    }
-    let report = workspaces::deploy(storage, &*context.clock, lease, object, &built.package, reset).await?;
+    let object = packages::store(storage, &built.package).await?;
+    let deployment = Deployment { object, package: &built.package, tracked, reset };
+    let report = workspaces::deploy(storage, &*context.clock, lease, deployment).await?;
     for path in report.kept {
-        context.console.note(&format!("input `{path}` keeps the value that was set; `--reset` drops it"));
+        if tracked.iter().any(|value| value.path == path) {
+            context.console.note(&format!(
+                "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
+            ));
+        } else if report.is_new_package {
+            context.console.note(&format!("input `{path}` keeps the value that was set; `--reset` drops it"));
+        }
     }
     Ok(())
 }
 
-/// Gives the inputs that follow files of the project their content as it is now.
-async fn follow_files(
+/// What the files of the project hold now that inputs follow.
+async fn track_files(
     context: &Context,
     storage: &LocalStorage,
     folder: &std::path::Path,
     built: &Built,
-    reset: bool,
-) -> Result<()> {
+) -> Result<Vec<Assignment>> {
     let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
     let project = Project { folder: folder.to_owned(), repository: storage.root().to_owned() };
     let tracked = track(storage, &*context.clock, &mut cache, &project, &built.tracked).await?;
     cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
-    let now = datasets::read_all(storage.refs(), &context.workspace).await.map_err(StorageError::from)?;
-    let mut changed: Vec<Assignment> = Vec::new();
-    for value in tracked.values {
-        match now.get(&value.path) {
-            Some(current) if current.origin == Origin::User && !reset => {
-                let path = &value.path;
-                context.console.note(&format!(
-                    "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
-                ));
-            }
-            Some(current) if current.object == value.object => {}
-            _ => changed.push(value),
-        }
-    }
-    if !changed.is_empty() {
-        datasets::set(storage, &*context.clock, &context.workspace, &changed, Origin::Project).await?;
-    }
-    Ok(())
+    Ok(tracked.values)
 }
 
 /// Puts the outputs in place, if the run has made them.

@@ -1,4 +1,6 @@
 //! `Graph`: the tasks of a package as numbers, with who waits for whom. Checked when it is made, immutable after.
+//!
+//! Flat arrays: a task costs a few dozen bytes beside its names, so a package of a million tasks is a matter of course.
 
 use std::{
     cmp::Reverse,
@@ -7,11 +9,23 @@ use std::{
 
 use e3_types::{DatasetPath, Hash, Name, Package, TaskPolicy};
 
+use super::lists::Lists;
+
 /// A task of a graph. Tasks are numbered in the order of their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskIndex(u32);
+pub struct TaskIndex(pub(super) u32);
 
 impl TaskIndex {
+    pub(super) fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A dataset that no task writes. They are numbered in the order of their paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct RootIndex(u32);
+
+impl RootIndex {
     pub(super) fn at(self) -> usize {
         self.0 as usize
     }
@@ -21,31 +35,32 @@ impl TaskIndex {
 #[derive(Debug)]
 pub struct Graph {
     names: Vec<Name>,
-    nodes: Vec<Node>,
+    /// The task objects.
+    objects: Vec<Hash>,
+    outputs: Vec<DatasetPath>,
+    /// The tasks by the paths of their outputs.
+    by_output: Vec<TaskIndex>,
+    inputs: Lists<Input>,
+    /// For a task that runs once per entry: of which of its inputs.
+    each: HashMap<TaskIndex, usize>,
+    /// The tasks that wait for a task, each once, by number.
+    dependents: Lists<TaskIndex>,
     roots: Vec<DatasetPath>,
-    producers: HashMap<DatasetPath, TaskIndex>,
+    /// The tasks that read a root input, each once, by number.
+    readers: Lists<TaskIndex>,
     order: Vec<TaskIndex>,
-}
-
-#[derive(Debug)]
-pub(super) struct Node {
-    pub(super) task: Hash,
-    pub(super) inputs: Vec<Input>,
-    pub(super) output: DatasetPath,
-    pub(super) policy: TaskPolicy,
-    /// The tasks that it waits for, each once.
-    pub(super) dependencies: Vec<TaskIndex>,
-    /// The tasks that wait for it, each once, by number.
-    pub(super) dependents: Vec<TaskIndex>,
-    /// How many tasks the longest path from here to the end has, itself included.
-    pub(super) remaining: u32,
+    /// Where a task stands in `order`.
+    positions: Vec<u32>,
+    /// The policies that there are, each once, and which one a task has.
+    policies: Vec<TaskPolicy>,
+    policy_of: Vec<u32>,
 }
 
 /// Where an input comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Input {
-    /// A dataset that no task writes, by its number among them.
-    Root(usize),
+    /// A dataset that no task writes.
+    Root(RootIndex),
     /// The output of a task.
     Task(TaskIndex),
 }
@@ -72,8 +87,18 @@ pub enum GraphError {
         /// What is not there.
         dataset: DatasetPath,
     },
+    /// A task runs once per entry of an input that it does not have.
+    #[error("task `{task}` runs once per entry of its input number {each}, but it has only {inputs} inputs")]
+    Each {
+        /// The task.
+        task: Name,
+        /// The number of the input, from 0.
+        each: u32,
+        /// How many it has.
+        inputs: usize,
+    },
     /// More tasks than can be numbered.
-    #[error("{0} tasks are more than one package can have (4294967295)")]
+    #[error("{0} tasks, or their inputs, are more than one package can have (2^31)")]
     TooMany(usize),
 }
 
@@ -86,23 +111,25 @@ fn cycle(names: &[Name]) -> String {
 impl Graph {
     /// The graph of a package.
     pub fn new(package: &Package) -> Result<Self, GraphError> {
-        if u32::try_from(package.tasks.len()).is_err() {
-            return Err(GraphError::TooMany(package.tasks.len()));
+        let count = package.tasks.len();
+        let too_many = || GraphError::TooMany(count);
+        // Half of the numbers: entries of folders are numbered behind the tasks.
+        if i32::try_from(count).is_err() {
+            return Err(too_many());
         }
-        let indices = (0_u32..).map(TaskIndex);
-        let mut producers: HashMap<DatasetPath, TaskIndex> = HashMap::with_capacity(package.tasks.len());
         let names: Vec<Name> = package.tasks.keys().cloned().collect();
-        for (index, (name, task)) in indices.zip(&package.tasks) {
-            if let Some(other) = producers.insert(task.output.clone(), index) {
-                let tasks = [names[other.at()].clone(), name.clone()];
-                return Err(GraphError::TwoProducers { dataset: task.output.clone(), tasks });
-            }
-        }
+        let outputs: Vec<DatasetPath> = package.tasks.values().map(|task| task.output.clone()).collect();
+        let by_output = producers(&names, &outputs)?;
+        let is_output = |path: &DatasetPath| find_output(&by_output, &outputs, path).is_some();
+        let read: std::collections::HashSet<&DatasetPath> =
+            package.tasks.values().flat_map(|task| &task.inputs).collect();
+        let roots: Vec<DatasetPath> =
+            package.datasets.keys().filter(|path| read.contains(path) && !is_output(path)).cloned().collect();
 
-        let mut roots = Vec::new();
-        let mut root_numbers: HashMap<&DatasetPath, usize> = HashMap::new();
-        let mut nodes = Vec::with_capacity(names.len());
-        for (name, task) in &package.tasks {
+        let mut inputs = Lists::with_capacity(count);
+        let mut each = HashMap::new();
+        let mut policies = Policies::default();
+        for ((index, name), task) in (0_u32..).map(TaskIndex).zip(&names).zip(package.tasks.values()) {
             let unknown = |dataset: &DatasetPath| GraphError::UnknownDataset {
                 task: name.clone(),
                 dataset: dataset.clone(),
@@ -110,75 +137,97 @@ impl Graph {
             if !package.datasets.contains_key(&task.output) {
                 return Err(unknown(&task.output));
             }
-            let mut inputs = Vec::with_capacity(task.inputs.len());
-            let mut dependencies = Vec::new();
             for path in &task.inputs {
-                if !package.datasets.contains_key(path) {
-                    return Err(unknown(path));
-                }
-                inputs.push(if let Some(&producer) = producers.get(path) {
-                    dependencies.push(producer);
-                    Input::Task(producer)
-                } else {
-                    Input::Root(*root_numbers.entry(path).or_insert_with(|| {
-                        roots.push(path.clone());
-                        roots.len() - 1
-                    }))
+                inputs.add(match find_output(&by_output, &outputs, path) {
+                    Some(producer) => Input::Task(producer),
+                    None => Input::Root(find_root(&roots, path).ok_or_else(|| unknown(path))?),
                 });
             }
-            dependencies.sort_unstable();
-            dependencies.dedup();
-            nodes.push(Node {
-                task: task.task,
-                inputs,
-                output: task.output.clone(),
-                policy: task.policy.clone(),
-                dependencies,
-                dependents: Vec::new(),
-                remaining: 1,
-            });
-        }
-        for index in (0_u32..).map(TaskIndex).take(nodes.len()) {
-            for dependency in nodes[index.at()].dependencies.clone() {
-                nodes[dependency.at()].dependents.push(index);
+            if !inputs.end_list() {
+                return Err(too_many());
             }
+            if let Some(number) = task.each {
+                let inputs = task.inputs.len();
+                if number as usize >= inputs {
+                    return Err(GraphError::Each { task: name.clone(), each: number, inputs });
+                }
+                each.insert(index, number as usize);
+            }
+            policies.add(&task.policy);
         }
 
-        let mut graph = Self { names, nodes, roots, producers, order: Vec::new() };
+        let mut graph = Self {
+            objects: package.tasks.values().map(|task| task.task).collect(),
+            dependents: Lists::with_capacity(0),
+            readers: Lists::with_capacity(0),
+            order: Vec::new(),
+            positions: vec![0; count],
+            policies: policies.distinct,
+            policy_of: policies.of_task,
+            names,
+            outputs,
+            by_output,
+            inputs,
+            each,
+            roots,
+        };
+        graph.dependents = graph.used_by(count, |input| match input {
+            Input::Task(producer) => Some(producer.at()),
+            Input::Root(_) => None,
+        });
+        graph.readers = graph.used_by(graph.roots.len(), |input| match input {
+            Input::Root(root) => Some(root.at()),
+            Input::Task(_) => None,
+        });
         graph.order = graph.topological_order()?;
-        for index in graph.order.clone().into_iter().rev() {
-            let below =
-                graph.nodes[index.at()].dependents.iter().map(|next| graph.nodes[next.at()].remaining).max();
-            graph.nodes[index.at()].remaining = below.unwrap_or(0) + 1;
+        for (position, index) in (0_u32..).zip(&graph.order) {
+            graph.positions[index.at()] = position;
         }
         Ok(graph)
     }
 
+    /// For each of `lists` numbers, the tasks with an input that `number` gives that number; each task once.
+    fn used_by(&self, lists: usize, number: impl Fn(Input) -> Option<usize> + Copy) -> Lists<TaskIndex> {
+        let mut pairs = Vec::new();
+        // The last task that was noted for a number: a task that reads it twice is noted once.
+        let mut noted = vec![None; lists];
+        for task in self.indices() {
+            for used in self.inputs(task).iter().filter_map(|input| number(*input)) {
+                if noted[used] != Some(task) {
+                    noted[used] = Some(task);
+                    pairs.push((used, task));
+                }
+            }
+        }
+        Lists::from_pairs(lists, &pairs)
+    }
+
     /// Dependencies before dependents, else by name.
     fn topological_order(&self) -> Result<Vec<TaskIndex>, GraphError> {
-        let mut waiting: Vec<usize> = self.nodes.iter().map(|node| node.dependencies.len()).collect();
+        let mut waiting: Vec<u32> = vec![0; self.len()];
+        for index in self.indices() {
+            for dependent in self.dependents(index) {
+                waiting[dependent.at()] += 1;
+            }
+        }
         let mut free: BinaryHeap<Reverse<TaskIndex>> =
             self.indices().filter(|index| waiting[index.at()] == 0).map(Reverse).collect();
-        let mut order = Vec::with_capacity(self.nodes.len());
+        let mut order = Vec::with_capacity(self.len());
         while let Some(Reverse(index)) = free.pop() {
             order.push(index);
-            for &dependent in &self.nodes[index.at()].dependents {
+            for &dependent in self.dependents(index) {
                 waiting[dependent.at()] -= 1;
                 if waiting[dependent.at()] == 0 {
                     free.push(Reverse(dependent));
                 }
             }
         }
-        if order.len() == self.nodes.len() {
-            Ok(order)
-        } else {
-            Err(GraphError::Cycle(self.find_cycle(&waiting)))
-        }
+        if order.len() == self.len() { Ok(order) } else { Err(GraphError::Cycle(self.find_cycle(&waiting))) }
     }
 
     /// A cycle among the tasks that still wait. Each of them waits for another one of them, so following these back
     /// comes to a task seen before.
-    fn find_cycle(&self, waiting: &[usize]) -> Vec<Name> {
+    fn find_cycle(&self, waiting: &[u32]) -> Vec<Name> {
         let mut path: Vec<TaskIndex> = Vec::new();
         let mut seen: HashMap<TaskIndex, usize> = HashMap::new();
         let mut at = self.indices().find(|index| waiting[index.at()] > 0);
@@ -189,32 +238,33 @@ impl Graph {
             }
             seen.insert(index, path.len());
             path.push(index);
-            at = self.nodes[index.at()].dependencies.iter().copied().find(|next| waiting[next.at()] > 0);
+            at = self.dependencies(index).find(|next| waiting[next.at()] > 0);
         }
         // Against the arrows so far; turned round, each task feeds the next. The first by name goes first.
         path.reverse();
         if let Some(first) = (0..path.len()).min_by_key(|&at| path[at]) {
             path.rotate_left(first);
         }
-        path.into_iter().map(|index| self.names[index.at()].clone()).collect()
+        path.into_iter().map(|index| self.name(index).clone()).collect()
     }
 
-    fn indices(&self) -> impl Iterator<Item = TaskIndex> + use<> {
-        (0_u32..).map(TaskIndex).take(self.nodes.len())
+    /// The tasks by number.
+    pub(super) fn indices(&self) -> impl Iterator<Item = TaskIndex> + Clone + use<> {
+        (0_u32..).map(TaskIndex).take(self.names.len())
     }
 
     /// How many tasks there are.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.names.len()
     }
 
     /// Whether there is no task.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.names.is_empty()
     }
 
     /// The tasks, dependencies before dependents.
-    pub fn in_order(&self) -> impl Iterator<Item = TaskIndex> + '_ {
+    pub fn in_order(&self) -> impl DoubleEndedIterator<Item = TaskIndex> + '_ {
         self.order.iter().copied()
     }
 
@@ -231,16 +281,122 @@ impl Graph {
 
     /// The task that writes a dataset; none for a root input.
     pub fn producer(&self, dataset: &DatasetPath) -> Option<TaskIndex> {
-        self.producers.get(dataset).copied()
+        find_output(&self.by_output, &self.outputs, dataset)
     }
 
-    pub(super) fn node(&self, task: TaskIndex) -> &Node {
-        &self.nodes[task.at()]
+    /// A task's object.
+    pub(super) fn object(&self, task: TaskIndex) -> Hash {
+        self.objects[task.at()]
+    }
+
+    /// The dataset that a task writes.
+    pub(super) fn output(&self, task: TaskIndex) -> &DatasetPath {
+        &self.outputs[task.at()]
+    }
+
+    /// What a task reads, in its order.
+    pub(super) fn inputs(&self, task: TaskIndex) -> &[Input] {
+        self.inputs.of(task.at())
+    }
+
+    /// For a task that runs once per entry: of which of its inputs.
+    pub(super) fn each(&self, task: TaskIndex) -> Option<usize> {
+        if self.each.is_empty() { None } else { self.each.get(&task).copied() }
+    }
+
+    /// The tasks that a task waits for; one that it reads twice comes twice.
+    pub(super) fn dependencies(&self, task: TaskIndex) -> impl Iterator<Item = TaskIndex> + '_ {
+        self.inputs(task).iter().filter_map(|input| match input {
+            Input::Task(producer) => Some(*producer),
+            Input::Root(_) => None,
+        })
+    }
+
+    /// The tasks that wait for a task, each once, by number.
+    pub(super) fn dependents(&self, task: TaskIndex) -> &[TaskIndex] {
+        self.dependents.of(task.at())
+    }
+
+    /// The tasks that read a root input, each once, by number.
+    pub(super) fn readers(&self, root: RootIndex) -> &[TaskIndex] {
+        self.readers.of(root.at())
+    }
+
+    /// Where a task stands in the order.
+    pub(super) fn position(&self, task: TaskIndex) -> u32 {
+        self.positions[task.at()]
     }
 
     /// The root inputs that tasks read, by number.
     pub(super) fn roots(&self) -> &[DatasetPath] {
         &self.roots
+    }
+
+    /// The root input of that path, if a task reads it.
+    pub(super) fn find_root(&self, path: &DatasetPath) -> Option<RootIndex> {
+        find_root(&self.roots, path)
+    }
+
+    /// How a task is to be executed.
+    pub(super) fn policy(&self, task: TaskIndex) -> &TaskPolicy {
+        &self.policies[self.policy_number(task)]
+    }
+
+    /// The policies of all tasks, each once.
+    pub(super) fn policies(&self) -> &[TaskPolicy] {
+        &self.policies
+    }
+
+    /// Which of the policies a task has.
+    pub(super) fn policy_number(&self, task: TaskIndex) -> usize {
+        self.policy_of[task.at()] as usize
+    }
+}
+
+/// The tasks by the paths of their outputs, which are all different.
+fn producers(names: &[Name], outputs: &[DatasetPath]) -> Result<Vec<TaskIndex>, GraphError> {
+    let mut by_output: Vec<TaskIndex> = (0_u32..).map(TaskIndex).take(outputs.len()).collect();
+    by_output.sort_by(|one, other| outputs[one.at()].cmp(&outputs[other.at()]));
+    for pair in by_output.windows(2) {
+        if outputs[pair[0].at()] == outputs[pair[1].at()] {
+            let tasks = [names[pair[0].at()].clone(), names[pair[1].at()].clone()];
+            return Err(GraphError::TwoProducers { dataset: outputs[pair[0].at()].clone(), tasks });
+        }
+    }
+    Ok(by_output)
+}
+
+fn find_output(by_output: &[TaskIndex], outputs: &[DatasetPath], path: &DatasetPath) -> Option<TaskIndex> {
+    let at = by_output.binary_search_by(|task| outputs[task.at()].cmp(path)).ok()?;
+    Some(by_output[at])
+}
+
+fn find_root(roots: &[DatasetPath], path: &DatasetPath) -> Option<RootIndex> {
+    let at = roots.binary_search(path).ok()?;
+    u32::try_from(at).ok().map(RootIndex)
+}
+
+/// The policies of tasks, each kept once.
+#[derive(Default)]
+struct Policies {
+    distinct: Vec<TaskPolicy>,
+    numbers: HashMap<TaskPolicy, u32>,
+    of_task: Vec<u32>,
+    last: u32,
+}
+
+impl Policies {
+    fn add(&mut self, policy: &TaskPolicy) {
+        // Most often it is that of the task before.
+        if self.distinct.get(self.last as usize) != Some(policy) {
+            self.last = self.numbers.get(policy).copied().unwrap_or_else(|| {
+                let next = u32::try_from(self.distinct.len()).expect("there are no more policies than tasks");
+                self.distinct.push(policy.clone());
+                self.numbers.insert(policy.clone(), next);
+                next
+            });
+        }
+        self.of_task.push(self.last);
     }
 }
 
@@ -264,6 +420,7 @@ mod tests {
                 task: Hash::of(name.as_bytes()),
                 inputs: inputs.iter().map(|input| input.parse().unwrap()).collect(),
                 output: output.parse().unwrap(),
+                each: None,
                 policy: TaskPolicy::default(),
             };
             package.tasks.insert(name.parse().unwrap(), task);
@@ -272,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn order_and_longest_paths() {
+    fn order_and_who_waits_for_whom() {
         let graph = Graph::new(&package(
             &[("c", &["a", "b"], "c"), ("b", &["a"], "b"), ("a", &["x", "x"], "a")],
             &["x"],
@@ -280,8 +437,8 @@ mod tests {
         let graph = graph.unwrap();
         let order: Vec<_> = graph.in_order().map(|index| graph.name(index).as_str()).collect();
         assert_eq!(order, ["a", "b", "c"]);
-        let remaining: Vec<_> = graph.in_order().map(|index| graph.node(index).remaining).collect();
-        assert_eq!(remaining, [3, 2, 1]);
+        let waiting: Vec<_> = graph.in_order().map(|index| graph.dependents(index).len()).collect();
+        assert_eq!(waiting, [2, 1, 0]);
         assert_eq!(graph.roots().len(), 1);
     }
 

@@ -23,21 +23,21 @@ pub(super) async fn keep(
     mut entries: mpsc::Receiver<Entry>,
     sink: &dyn EventSink,
 ) -> Result<(), StorageError> {
-    let mut group = Vec::new();
+    let mut group = Vec::with_capacity(GROUP);
+    let mut events = Vec::with_capacity(GROUP);
     while entries.recv_many(&mut group, GROUP).await > 0 {
-        let mut events = Vec::with_capacity(group.len());
-        let mut changes = Vec::with_capacity(group.len() * 2);
-        for entry in group.drain(..) {
-            changes.push(runs::event(run, &entry.event));
-            changes.extend(entry.changes);
-            events.push(entry.event);
+        let mut changes = Vec::with_capacity(group.len() + 1);
+        for Entry { event, changes: belonging } in group.drain(..) {
+            events.push(event);
+            changes.extend(belonging);
         }
+        changes.extend(runs::record_events(run, &events));
         storage.refs().write(changes).await?;
         if events.iter().any(|event| matches!(event.kind, EventKind::RunEnded { .. })) {
             storage.sync().await?;
         }
-        for event in &events {
-            sink.emit(event);
+        for event in events.drain(..) {
+            sink.emit(&event);
         }
     }
     Ok(())

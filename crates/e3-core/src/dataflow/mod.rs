@@ -1,18 +1,25 @@
 //! The dataflow: a graph, a pure state machine over it, and a thin loop that does what the machine asks for.
 
+mod change;
+mod changes;
+mod entries;
 mod execute;
 mod graph;
+mod items;
 mod journal;
+mod lists;
+mod options;
+mod orchestrator;
 mod pattern;
 mod publish;
+mod ready;
 mod state;
 
 pub use self::{
-    execute::{
-        DataflowError, DataflowOptions, Force, RunReport, TaskFailure, dataflow_execute,
-        dataflow_execute_held,
-    },
+    execute::{dataflow_execute, dataflow_execute_held},
     graph::{Graph, GraphError, TaskIndex},
+    items::ItemSpec,
+    options::{DataflowError, DataflowOptions, Force, RunReport, TaskFailure},
     pattern::{NamePattern, NamePatternError},
-    state::{Action, Dataflow, DataflowPolicy, OnFailure},
+    state::{Action, Dataflow, DataflowPolicy, OnFailure, Unit},
 };

@@ -1,69 +1,49 @@
-//! What a run writes into its workspace: the outputs, each with the version vector that says what it came from.
+//! What a run writes into its workspace: the outputs, each with the key that says what it was made of.
 
-use std::{collections::BTreeMap, sync::Arc};
+use e3_types::{ExecutionId, ObjectRef, Timestamp, WorkspaceName};
 
-use e3_types::{DatasetPath, ObjectRef, Timestamp, VectorConflict, VersionVector, WorkspaceName};
+use super::graph::{Graph, TaskIndex};
+use crate::{DatasetRef, Derivation, ExecutionKey, Origin, RefChange, RefError, StorageBackend, datasets};
 
-use super::graph::{Graph, Input, TaskIndex};
-use crate::{DatasetRef, Origin, RefChange, datasets};
-
-/// The version vectors of a run, and what its workspace held before.
+/// The outputs that the workspace has.
 pub(super) struct Publisher {
-    graph: Arc<Graph>,
     workspace: WorkspaceName,
-    before: BTreeMap<DatasetPath, DatasetRef>,
-    roots: Vec<Option<Arc<VersionVector>>>,
-    /// Shared wherever a task adds nothing to what one of its inputs says.
-    outputs: Vec<Option<Arc<VersionVector>>>,
+    /// By task.
+    published: Vec<Option<Box<(ObjectRef, Derivation)>>>,
 }
 
 impl Publisher {
-    pub(super) fn new(
-        graph: Arc<Graph>,
-        workspace: WorkspaceName,
-        before: BTreeMap<DatasetPath, DatasetRef>,
-    ) -> Self {
-        let root = |path: &DatasetPath| {
-            let value = before.get(path)?;
-            Some(Arc::new(VersionVector::root(path.clone(), value.object.hash)))
-        };
-        let roots = graph.roots().iter().map(root).collect();
-        Self { outputs: vec![None; graph.len()], graph, workspace, before, roots }
+    pub(super) async fn new(
+        storage: &dyn StorageBackend,
+        graph: &Graph,
+        workspace: &WorkspaceName,
+    ) -> Result<Self, RefError> {
+        let mut published = vec![None; graph.len()];
+        for (path, value) in datasets::read_outputs(storage.refs(), workspace).await? {
+            if let (Some(task), Some(made)) = (graph.producer(&path), value.made) {
+                published[task.at()] = Some(Box::new((value.object, made)));
+            }
+        }
+        Ok(Self { workspace: workspace.clone(), published })
     }
 
     /// The change that publishes an output, if the workspace does not say the same already.
     pub(super) fn completed(
         &mut self,
+        graph: &Graph,
         task: TaskIndex,
+        key: ExecutionKey,
+        execution: Option<ExecutionId>,
         output: ObjectRef,
         at: Timestamp,
-    ) -> Result<Option<RefChange>, VectorConflict> {
-        let vector = self.union(task)?;
-        self.outputs[task.at()] = Some(Arc::clone(&vector));
-        let path = &self.graph.node(task).output;
-        let same =
-            self.before.get(path).is_some_and(|value| value.object == output && value.vector == *vector);
-        if same {
-            return Ok(None);
+    ) -> Option<RefChange> {
+        let made = Derivation { task: key.task, inputs: key.inputs, execution };
+        let published = &mut self.published[task.at()];
+        if published.as_deref() == Some(&(output, made)) {
+            return None;
         }
-        let value = DatasetRef { object: output, origin: Origin::Task, at, vector: (*vector).clone() };
-        Ok(Some(datasets::assign(&self.workspace, path, &value)))
-    }
-
-    fn union(&self, task: TaskIndex) -> Result<Arc<VersionVector>, VectorConflict> {
-        let mut union = Arc::new(VersionVector::default());
-        for input in &self.graph.node(task).inputs {
-            let vector = match input {
-                Input::Root(root) => &self.roots[*root],
-                Input::Task(producer) => &self.outputs[producer.at()],
-            };
-            let Some(vector) = vector else { continue };
-            if *union == VersionVector::default() {
-                union = Arc::clone(vector);
-            } else if !Arc::ptr_eq(&union, vector) && !union.includes(vector) {
-                Arc::make_mut(&mut union).merge(vector)?;
-            }
-        }
-        Ok(union)
+        *published = Some(Box::new((output, made)));
+        let value = DatasetRef { object: output, origin: Origin::Task, at, made: Some(made) };
+        Some(datasets::publish(&self.workspace, graph.output(task), &value))
     }
 }

@@ -1,26 +1,33 @@
 //! `Dataflow`: the state of a run as the fold of its events, and what is to be done next.
 //!
-//! No async, no clock, no I/O. `apply` takes what happened, `next` says what should happen; the loop in `execute`
-//! only does the one and reports the other. Everything is an array indexed by task number or derived from one.
+//! No async, no clock, no I/O. `apply` takes what happened, `next_action` says what should happen; the loop in `execute`
+//! only does the one and reports the other. Everything is an array indexed by number or derived from one. Queues may
+//! hold what has left them for another phase: the phase is the truth, and whoever takes something out looks at it.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     num::NonZeroUsize,
     sync::Arc,
 };
 
 use e3_types::{
-    Event, EventKind, Failure, Hash, ObjectRef, RunReason, RunState, RunSummary, SkipReason, Timestamp,
+    DatasetPath, Event, EventKind, Failure, Hash, Name, ObjectRef, RunReason, RunState, RunSummary,
+    SkipReason, Timestamp,
 };
 
-use super::graph::{Graph, Input, TaskIndex};
+use super::{
+    graph::{Graph, Input, RootIndex, TaskIndex},
+    items::{Expansion, Item},
+    ready::Ready,
+};
 
 /// What decides the course of a run beside the graph.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DataflowPolicy {
-    /// How many tasks may run at once.
+    /// How many cores the running tasks may use together; a task uses one unless it says more.
     pub slots: NonZeroUsize,
+    /// How much of other resources the running tasks may use together. One that is not named is not limited.
+    pub limits: BTreeMap<Name, u64>,
     /// What a failure means for the others.
     pub on_failure: OnFailure,
 }
@@ -37,9 +44,40 @@ pub enum OnFailure {
     Cancel,
 }
 
-/// What to do next.
+/// Something that is executed: a task, or one entry of a task that runs once per entry. Entries are numbered behind the
+/// tasks, as they become known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Unit(pub(super) u32);
+
+impl Unit {
+    pub(super) fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl From<TaskIndex> for Unit {
+    fn from(task: TaskIndex) -> Self {
+        Self(task.0)
+    }
+}
+
+/// What to do next. Each is handed out once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
+    /// Say that what is known of a task came from an input that has changed.
+    Invalidate {
+        /// The task.
+        task: TaskIndex,
+        /// The input.
+        because: DatasetPath,
+    },
+    /// Say that a task waits because its inputs come from two versions of a root input.
+    Defer {
+        /// The task.
+        task: TaskIndex,
+        /// The root input.
+        because: DatasetPath,
+    },
     /// Say that a task is skipped.
     Skip {
         /// The task.
@@ -47,15 +85,27 @@ pub enum Action {
         /// What stands in its way.
         because: SkipReason,
     },
-    /// Ask the cache about these tasks: report `TaskCompleted` for each hit, `missed` for each miss.
-    Look {
-        /// The tasks; all their inputs are known.
-        tasks: Vec<TaskIndex>,
-    },
-    /// Start a task.
-    Start {
+    /// Find out which entries the folder has that a task runs for: report `TaskExpanded`, then call `expand`.
+    Expand {
         /// The task.
         task: TaskIndex,
+    },
+    /// Make the folder of the outputs of all entries and report `TaskCompleted`.
+    Assemble {
+        /// The task.
+        task: TaskIndex,
+        /// Whether all of them came from the cache.
+        cached: bool,
+    },
+    /// Ask the cache about these: report `TaskCompleted` for each hit, `missed` for each miss.
+    Look {
+        /// All their inputs are known.
+        units: Vec<Unit>,
+    },
+    /// Start one.
+    Start {
+        /// Which.
+        unit: Unit,
         /// Which attempt, from 1.
         attempt: u32,
         /// Why the cache could not answer.
@@ -71,27 +121,45 @@ pub enum Action {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Some of its inputs are not there yet.
     Waiting,
+    /// All inputs are there; which entries it runs for has not been looked up.
+    Unexpanded,
+    /// Its entries are under way.
+    Expanded,
+    /// All its entries are done.
+    Unassembled,
     /// All inputs are there; the cache has not been asked.
     Unchecked,
     /// To be executed as soon as there is room.
     Runnable(RunReason),
     Running(RunReason),
+    /// It runs on inputs that have changed meanwhile.
+    Superseded(RootIndex),
     /// An attempt failed, the next one is not due yet.
     Backoff(RunReason),
-    Done,
+    Done {
+        cached: bool,
+    },
     Failed,
     /// To be reported as skipped.
-    Doomed,
-    Skipped,
+    Doomed(Obstacle),
+    Skipped(Obstacle),
     /// It was cancelled while it ran.
     Cancelled,
+    /// An entry of a folder that has changed: nobody needs it any more.
+    Gone,
 }
 
-/// The longest remaining path first, ties by name.
-type Rank = (Reverse<u32>, TaskIndex);
+/// What keeps a task from ever running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// A task that failed.
+    Task(TaskIndex),
+    /// An input without a value.
+    Root(RootIndex),
+}
 
 /// How many keys are looked up at once.
 const LOOK_AT_ONCE: usize = 1024;
@@ -99,53 +167,79 @@ const LOOK_AT_ONCE: usize = 1024;
 /// The state of a run.
 #[derive(Debug)]
 pub struct Dataflow {
-    graph: Arc<Graph>,
-    policy: DataflowPolicy,
-    phases: Vec<Phase>,
-    /// How many dependencies are not done.
-    missing: Vec<u32>,
-    attempts: Vec<u32>,
-    /// Why the cache is not asked about a task, where it is not.
+    pub(super) graph: Arc<Graph>,
+    on_failure: OnFailure,
+    /// By unit.
+    pub(super) phases: Vec<Phase>,
+    pub(super) attempts: Vec<u32>,
+    pub(super) outputs: Vec<Option<ObjectRef>>,
+    /// By task: how many dependencies are not done.
+    pub(super) missing: Vec<u32>,
+    /// By task: why the cache is not asked about it, if it is not.
     uncached: Vec<Option<RunReason>>,
-    roots: Vec<Option<ObjectRef>>,
-    outputs: Vec<Option<ObjectRef>>,
-    unchecked: BTreeSet<Rank>,
-    runnable: BTreeSet<Rank>,
-    doomed: VecDeque<(TaskIndex, SkipReason)>,
+    /// By task: how long the longest path from here to the end takes, itself included.
+    remaining: Vec<u64>,
+    pub(super) roots: Vec<Option<ObjectRef>>,
+    /// The entries, numbered behind the tasks.
+    pub(super) items: Vec<Item>,
+    pub(super) expansions: HashMap<TaskIndex, Expansion>,
+    pub(super) notices: VecDeque<Action>,
+    doomed: VecDeque<TaskIndex>,
+    pub(super) unexpanded: VecDeque<TaskIndex>,
+    pub(super) unassembled: VecDeque<TaskIndex>,
+    unchecked: VecDeque<Unit>,
+    ready: Ready,
     running: usize,
-    backing_off: usize,
+    pub(super) backing_off: usize,
+    /// How many tasks are done.
+    pub(super) done: usize,
     cancelled: bool,
     cancel_sent: bool,
     ended: bool,
     started: Timestamp,
-    summary: RunSummary,
+    pub(super) summary: RunSummary,
 }
 
 impl Dataflow {
     /// The state before the first event.
     ///
-    /// `roots` gives the value of each root input; `uncached` says for which tasks the cache is not to be asked.
+    /// `root` gives the value of each root input, `uncached` says for which tasks the cache is not to be asked, `took`
+    /// how long a task is known to take, in milliseconds.
     pub fn new(
         graph: &Arc<Graph>,
-        policy: DataflowPolicy,
-        mut root: impl FnMut(&e3_types::DatasetPath) -> Option<ObjectRef>,
-        mut uncached: impl FnMut(&e3_types::Name) -> Option<RunReason>,
+        policy: &DataflowPolicy,
+        root: impl FnMut(&DatasetPath) -> Option<ObjectRef>,
+        mut uncached: impl FnMut(&Name) -> Option<RunReason>,
+        took: impl FnMut(TaskIndex) -> Option<u64>,
     ) -> Self {
         let tasks = graph.len();
-        let missing = |index| u32::try_from(graph.node(index).dependencies.len()).unwrap_or(u32::MAX);
+        let never = |task| (!graph.policy(task).cache).then_some(RunReason::NeverCached);
+        let mut missing = vec![0; tasks];
+        for task in graph.indices() {
+            for dependent in graph.dependents(task) {
+                missing[dependent.at()] += 1;
+            }
+        }
         let mut flow = Self {
-            policy,
+            on_failure: policy.on_failure,
             phases: vec![Phase::Waiting; tasks],
-            missing: Vec::with_capacity(tasks),
             attempts: vec![0; tasks],
-            uncached: Vec::with_capacity(tasks),
-            roots: graph.roots().iter().map(&mut root).collect(),
             outputs: vec![None; tasks],
-            unchecked: BTreeSet::new(),
-            runnable: BTreeSet::new(),
+            missing,
+            uncached: graph.indices().map(|task| uncached(graph.name(task)).or(never(task))).collect(),
+            remaining: remaining(graph, took),
+            roots: graph.roots().iter().map(root).collect(),
+            items: Vec::new(),
+            expansions: HashMap::new(),
+            notices: VecDeque::new(),
             doomed: VecDeque::new(),
+            unexpanded: VecDeque::new(),
+            unassembled: VecDeque::new(),
+            unchecked: VecDeque::new(),
+            ready: Ready::new(graph, policy.slots, &policy.limits),
             running: 0,
             backing_off: 0,
+            done: 0,
             cancelled: false,
             cancel_sent: false,
             ended: false,
@@ -153,98 +247,96 @@ impl Dataflow {
             summary: RunSummary { total: tasks as u64, ..RunSummary::default() },
             graph: Arc::clone(graph),
         };
-        let mut by_number: Vec<TaskIndex> = graph.in_order().collect();
-        by_number.sort_unstable();
-        for &index in &by_number {
-            flow.missing.push(missing(index));
-            let never = (!graph.node(index).policy.cache).then_some(RunReason::NeverCached);
-            flow.uncached.push(uncached(graph.name(index)).or(never));
-        }
-        for index in graph.in_order() {
-            let unassigned = graph.node(index).inputs.iter().find_map(|input| match input {
-                Input::Root(root) if flow.roots[*root].is_none() => Some(graph.roots()[*root].clone()),
+        for task in graph.in_order() {
+            let unassigned = graph.inputs(task).iter().find_map(|input| match input {
+                Input::Root(root) if flow.roots[root.at()].is_none() => Some(*root),
                 _ => None,
             });
-            if let Some(dataset) = unassigned {
-                flow.doom(index, &SkipReason::Unassigned { dataset });
-            } else if flow.missing[index.at()] == 0 {
-                flow.make_ready(index);
+            if let Some(root) = unassigned {
+                flow.doom(task, Obstacle::Root(root));
+            } else if flow.missing[task.at()] == 0 {
+                flow.make_ready(task);
             }
         }
         flow
     }
 
-    /// Takes in what happened. An event about a task that the graph does not have is ignored.
+    /// Takes in what happened. An event about something that the graph does not have is ignored.
     pub fn apply(&mut self, event: &Event) {
-        match &event.kind {
-            EventKind::RunStarted { .. } => self.started = event.at,
-            EventKind::TaskStarted { task, attempt, because } => {
-                let Some(index) = self.graph.find(task) else { return };
-                self.leave(index);
-                self.attempts[index.at()] = *attempt;
-                self.phases[index.at()] = Phase::Running(*because);
-                self.running += 1;
+        let unit = match &event.kind {
+            EventKind::RunStarted { .. } | EventKind::RunEnded { .. } | EventKind::InputChanged { .. } => {
+                None
             }
-            EventKind::AttemptFailed { task, .. } => {
-                let Some(index) = self.graph.find(task) else { return };
-                if let Phase::Running(because) = self.phases[index.at()] {
-                    self.leave(index);
-                    self.phases[index.at()] = Phase::Backoff(because);
+            EventKind::TaskInvalidated { task, .. }
+            | EventKind::TaskDeferred { task, .. }
+            | EventKind::TaskExpanded { task, .. }
+            | EventKind::TaskSkipped { task, .. } => self.graph.find(task).map(Unit::from),
+            EventKind::TaskStarted { task, item, .. }
+            | EventKind::AttemptFailed { task, item, .. }
+            | EventKind::TaskCompleted { task, item, .. }
+            | EventKind::TaskFailed { task, item, .. } => self.find(task, item.as_deref()),
+        };
+        self.apply_to(unit, event);
+    }
+
+    /// The same for a caller who knows which unit the event is about.
+    pub(super) fn apply_to(&mut self, unit: Option<Unit>, event: &Event) {
+        match (&event.kind, unit) {
+            (EventKind::RunStarted { .. }, _) => self.started = event.at,
+            (EventKind::RunEnded { .. }, _) => self.ended = true,
+            (EventKind::InputChanged { dataset, object }, _) => {
+                if let Some(root) = self.graph.find_root(dataset) {
+                    self.input_changed(root, *object);
+                }
+            }
+            (EventKind::TaskStarted { attempt, because, .. }, Some(unit)) => {
+                self.leave(unit);
+                self.attempts[unit.at()] = *attempt;
+                self.phases[unit.at()] = Phase::Running(*because);
+                self.running += 1;
+                self.ready.take(self.graph.policy_number(self.task_of(unit)));
+            }
+            (EventKind::AttemptFailed { .. }, Some(unit)) => {
+                if let Phase::Running(because) = self.phases[unit.at()] {
+                    self.leave(unit);
+                    self.phases[unit.at()] = Phase::Backoff(because);
                     self.backing_off += 1;
                 }
             }
-            EventKind::TaskCompleted { task, output, cached, took_ms, .. } => {
-                let Some(index) = self.graph.find(task) else { return };
-                self.leave(index);
-                self.phases[index.at()] = Phase::Done;
-                self.outputs[index.at()] = Some(*output);
-                if *cached {
-                    self.summary.cached += 1;
-                    self.summary.saved_ms += took_ms;
-                } else {
-                    self.summary.executed += 1;
-                }
-                self.release_dependents(index);
+            (
+                EventKind::TaskCompleted { superseded: true, .. }
+                | EventKind::TaskFailed { superseded: true, .. },
+                Some(unit),
+            ) => self.superseded_ended(unit),
+            (EventKind::TaskCompleted { output, cached, took_ms, .. }, Some(unit)) => {
+                self.completed(unit, *output, *cached, *took_ms);
             }
-            EventKind::TaskFailed { task, failure, .. } => {
-                let Some(index) = self.graph.find(task) else { return };
-                self.leave(index);
-                if *failure == Failure::Cancelled {
-                    self.phases[index.at()] = Phase::Cancelled;
-                } else {
-                    self.phases[index.at()] = Phase::Failed;
-                    self.summary.failed += 1;
-                    self.doom_dependents(index, &SkipReason::Failed { task: task.clone() });
-                }
-            }
-            EventKind::TaskSkipped { task, because } => {
-                let Some(index) = self.graph.find(task) else { return };
-                self.leave(index);
-                self.phases[index.at()] = Phase::Skipped;
-                match because {
-                    SkipReason::Failed { .. } => self.summary.skipped += 1,
-                    SkipReason::Unassigned { .. } => self.summary.blocked += 1,
-                }
-                self.doom_dependents(index, because);
-            }
-            EventKind::RunEnded { .. } => self.ended = true,
+            (EventKind::TaskFailed { failure, .. }, Some(unit)) => self.failed(unit, failure),
+            (EventKind::TaskSkipped { .. }, Some(unit)) => self.skipped(TaskIndex(unit.0)),
+            // What these tell follows from the other events; which entries there are comes with `expand`.
+            (
+                EventKind::TaskInvalidated { .. }
+                | EventKind::TaskDeferred { .. }
+                | EventKind::TaskExpanded { .. },
+                Some(_),
+            )
+            | (_, None) => {}
         }
     }
 
-    /// The cache has no result for a task. Not an event: a fact about the cache at this moment, which is worth
-    /// nothing after a restart.
-    pub fn missed(&mut self, task: TaskIndex, because: RunReason) {
-        if self.phases[task.at()] == Phase::Unchecked {
-            self.leave(task);
-            self.enter_runnable(task, because);
+    /// The cache has no result. Not an event: a fact about the cache at this moment, which is worth nothing after a
+    /// restart.
+    pub fn missed(&mut self, unit: Unit, because: RunReason) {
+        if self.phases[unit.at()] == Phase::Unchecked {
+            self.enter_runnable(unit, because);
         }
     }
 
     /// The wait before the next attempt is over.
-    pub fn retry_is_due(&mut self, task: TaskIndex) {
-        if let Phase::Backoff(because) = self.phases[task.at()] {
-            self.leave(task);
-            self.enter_runnable(task, because);
+    pub fn retry_is_due(&mut self, unit: Unit) {
+        if let Phase::Backoff(because) = self.phases[unit.at()] {
+            self.leave(unit);
+            self.enter_runnable(unit, because);
         }
     }
 
@@ -258,64 +350,147 @@ impl Dataflow {
         self.cancelled
     }
 
-    /// What runs has been told to stop.
-    pub fn running_was_cancelled(&mut self) {
-        self.cancel_sent = true;
-    }
-
     /// What to do next; `None` means: wait until something happens.
-    pub fn next(&self) -> Option<Action> {
+    pub fn next_action(&mut self) -> Option<Action> {
         if self.ended {
             return None;
         }
-        let idle = self.running == 0;
-        if let Some((task, because)) = self.doomed.front() {
-            return Some(Action::Skip { task: *task, because: because.clone() });
+        if let Some(notice) = self.notices.pop_front() {
+            return Some(notice);
         }
+        while let Some(task) = self.doomed.pop_front() {
+            if let Phase::Doomed(obstacle) = self.phases[task.at()] {
+                return Some(Action::Skip { task, because: self.reason(obstacle) });
+            }
+        }
+        while let Some(task) = self.unassembled.pop_front() {
+            if self.phases[task.at()] == Phase::Unassembled {
+                return Some(Action::Assemble { task, cached: self.is_cached(task) });
+            }
+        }
+        let idle = self.running == 0;
         if self.is_stopping() {
-            let cancels = self.cancelled || self.policy.on_failure == OnFailure::Cancel;
+            let cancels = self.cancelled || self.on_failure == OnFailure::Cancel;
             if cancels && !idle && !self.cancel_sent {
+                self.cancel_sent = true;
                 return Some(Action::CancelRunning);
             }
             let state = if self.cancelled { RunState::Cancelled } else { RunState::Failed };
             return idle.then_some(Action::End { state });
         }
-        if !self.unchecked.is_empty() {
-            let tasks = self.unchecked.iter().take(LOOK_AT_ONCE).map(|(_, task)| *task).collect();
-            return Some(Action::Look { tasks });
+        while let Some(task) = self.unexpanded.pop_front() {
+            if self.phases[task.at()] == Phase::Unexpanded {
+                return Some(Action::Expand { task });
+            }
         }
-        if self.running < self.policy.slots.get()
-            && let Some(&(_, task)) = self.runnable.first()
-            && let Phase::Runnable(because) = self.phases[task.at()]
-        {
-            return Some(Action::Start { task, attempt: self.attempts[task.at()] + 1, because });
+        if let Some(units) = self.next_unchecked() {
+            return Some(Action::Look { units });
+        }
+        if let Some(start) = self.next_runnable() {
+            return Some(start);
         }
         if idle && self.backing_off == 0 {
-            let complete = self.summary.executed + self.summary.cached == self.summary.total;
+            let complete = self.done == self.graph.len();
             let state = if complete { RunState::Completed } else { RunState::Failed };
             return Some(Action::End { state });
         }
         None
     }
 
+    fn next_unchecked(&mut self) -> Option<Vec<Unit>> {
+        let mut units = Vec::new();
+        while units.len() < LOOK_AT_ONCE
+            && let Some(unit) = self.unchecked.pop_front()
+        {
+            if self.phases[unit.at()] == Phase::Unchecked {
+                units.push(unit);
+            }
+        }
+        (!units.is_empty()).then_some(units)
+    }
+
+    fn next_runnable(&mut self) -> Option<Action> {
+        let phases = &self.phases;
+        let unit = self.ready.pop(|unit| matches!(phases[unit.at()], Phase::Runnable(_)))?;
+        let Phase::Runnable(because) = self.phases[unit.at()] else { return None };
+        Some(Action::Start { unit, attempt: self.attempts[unit.at()] + 1, because })
+    }
+
     /// Whether nothing new is started any more.
     pub fn is_stopping(&self) -> bool {
-        self.cancelled || (self.summary.failed > 0 && self.policy.on_failure != OnFailure::KeepGoing)
+        self.cancelled
+            || self.cancel_sent
+            || (self.summary.failed > 0 && self.on_failure != OnFailure::KeepGoing)
     }
 
-    /// The objects that a task reads, in its order. Known for every task that an action names, but skipped ones.
-    pub fn inputs(&self, task: TaskIndex) -> Vec<Hash> {
+    /// The task that a unit belongs to.
+    pub fn task_of(&self, unit: Unit) -> TaskIndex {
+        match unit.at().checked_sub(self.graph.len()) {
+            None => TaskIndex(unit.0),
+            Some(item) => self.items[item].task,
+        }
+    }
+
+    /// The task object that is executed for a unit, and the objects that it reads, in its order. Known for every unit that
+    /// an action names.
+    pub fn key(&self, unit: Unit) -> (Hash, Vec<Hash>) {
+        let task = self.task_of(unit);
         let value = |input: &Input| match input {
-            Input::Root(root) => self.roots[*root],
+            Input::Root(root) => self.roots[root.at()],
             Input::Task(producer) => self.outputs[producer.at()],
         };
-        let node = self.graph.node(task);
-        node.inputs.iter().map(|input| value(input).expect("a ready task has all its inputs").hash).collect()
+        let inputs = self.graph.inputs(task).iter();
+        let mut inputs: Vec<Hash> =
+            inputs.map(|input| value(input).expect("what is ready has all its inputs").hash).collect();
+        match (self.item(unit), self.graph.each(task)) {
+            (Some(item), Some(each)) => {
+                inputs[each] = item.input;
+                (item.object, inputs)
+            }
+            _ => (self.graph.object(task), inputs),
+        }
     }
 
-    /// Whether the cache is not to be asked about a task.
-    pub fn is_uncached(&self, task: TaskIndex) -> bool {
-        self.uncached[task.at()].is_some()
+    /// The task object of a task that runs once per entry, and the folder of the entries.
+    pub(super) fn folder_of(&self, task: TaskIndex) -> Option<(Hash, ObjectRef)> {
+        let folder = match self.graph.inputs(task)[self.graph.each(task)?] {
+            Input::Root(root) => self.roots[root.at()]?,
+            Input::Task(producer) => self.outputs[producer.at()]?,
+        };
+        Some((self.graph.object(task), folder))
+    }
+
+    /// Why the cache could not answer about a unit that runs.
+    pub(super) fn run_reason(&self, unit: Unit) -> Option<RunReason> {
+        if let Phase::Running(because) = self.phases[unit.at()] { Some(because) } else { None }
+    }
+
+    /// Whether the cache is to be asked about a unit, which it has not been yet.
+    pub fn is_unchecked(&self, unit: Unit) -> bool {
+        self.phases[unit.at()] == Phase::Unchecked
+    }
+
+    /// Whether the cache is not to be asked about a unit.
+    pub fn is_uncached(&self, unit: Unit) -> bool {
+        self.uncached[self.task_of(unit).at()].is_some()
+    }
+
+    /// Whether a unit runs on inputs that have changed meanwhile.
+    pub fn is_superseded(&self, unit: Unit) -> bool {
+        matches!(self.phases[unit.at()], Phase::Superseded(_))
+    }
+
+    /// Whether a unit has failed.
+    pub fn has_failed(&self, unit: Unit) -> bool {
+        self.phases[unit.at()] == Phase::Failed
+    }
+
+    /// The inputs without a value that tasks were skipped for.
+    pub fn unassigned(&self) -> impl Iterator<Item = &DatasetPath> {
+        self.phases.iter().filter_map(|phase| match phase {
+            Phase::Skipped(Obstacle::Root(root)) => Some(&self.graph.roots()[root.at()]),
+            _ => None,
+        })
     }
 
     /// The totals at `now`.
@@ -323,48 +498,48 @@ impl Dataflow {
         RunSummary { wall_ms: now.ms_since(self.started), ..self.summary }
     }
 
-    fn rank(&self, task: TaskIndex) -> Rank {
-        (Reverse(self.graph.node(task).remaining), task)
+    pub(super) fn reason(&self, obstacle: Obstacle) -> SkipReason {
+        match obstacle {
+            Obstacle::Task(task) => SkipReason::Failed { task: self.graph.name(task).clone() },
+            Obstacle::Root(root) => SkipReason::Unassigned { dataset: self.graph.roots()[root.at()].clone() },
+        }
     }
 
-    /// Takes a task out of whatever queue or count its phase has put it into.
-    fn leave(&mut self, task: TaskIndex) {
-        match self.phases[task.at()] {
-            Phase::Unchecked => {
-                self.unchecked.remove(&self.rank(task));
+    /// Takes a unit out of whatever its phase counts it in.
+    pub(super) fn leave(&mut self, unit: Unit) {
+        match self.phases[unit.at()] {
+            Phase::Running(_) | Phase::Superseded(_) => {
+                self.running -= 1;
+                self.ready.give_back(self.graph.policy_number(self.task_of(unit)));
             }
-            Phase::Runnable(_) => {
-                self.runnable.remove(&self.rank(task));
-            }
-            Phase::Running(_) => self.running -= 1,
             Phase::Backoff(_) => self.backing_off -= 1,
-            Phase::Doomed => {
-                // Reported in order, so this is the first one but for a history that somebody else has written.
-                if let Some(at) = self.doomed.iter().position(|(other, _)| *other == task) {
-                    self.doomed.remove(at);
-                }
-            }
-            Phase::Waiting | Phase::Done | Phase::Failed | Phase::Skipped | Phase::Cancelled => {}
+            _ => {}
         }
     }
 
-    fn make_ready(&mut self, task: TaskIndex) {
-        if let Some(because) = self.uncached[task.at()] {
-            self.enter_runnable(task, because);
+    fn completed(&mut self, unit: Unit, output: ObjectRef, cached: bool, took_ms: u64) {
+        self.leave(unit);
+        self.phases[unit.at()] = Phase::Done { cached };
+        self.outputs[unit.at()] = Some(output);
+        let task = self.task_of(unit);
+        if Unit::from(task) == unit && self.expansions.contains_key(&task) {
+            // Its entries have been counted.
+            self.task_done(task);
+            return;
+        }
+        if cached {
+            self.summary.cached += 1;
+            self.summary.saved_ms += took_ms;
         } else {
-            self.phases[task.at()] = Phase::Unchecked;
-            self.unchecked.insert(self.rank(task));
+            self.summary.executed += 1;
         }
+        if Unit::from(task) == unit { self.task_done(task) } else { self.item_done(task) }
     }
 
-    fn enter_runnable(&mut self, task: TaskIndex, because: RunReason) {
-        self.phases[task.at()] = Phase::Runnable(because);
-        self.runnable.insert(self.rank(task));
-    }
-
-    fn release_dependents(&mut self, task: TaskIndex) {
+    fn task_done(&mut self, task: TaskIndex) {
+        self.done += 1;
         let graph = Arc::clone(&self.graph);
-        for &dependent in &graph.node(task).dependents {
+        for &dependent in graph.dependents(task) {
             self.missing[dependent.at()] -= 1;
             if self.missing[dependent.at()] == 0 && self.phases[dependent.at()] == Phase::Waiting {
                 self.make_ready(dependent);
@@ -372,17 +547,85 @@ impl Dataflow {
         }
     }
 
-    fn doom_dependents(&mut self, task: TaskIndex, because: &SkipReason) {
-        let graph = Arc::clone(&self.graph);
-        for &dependent in &graph.node(task).dependents {
-            self.doom(dependent, because);
+    fn failed(&mut self, unit: Unit, failure: &Failure) {
+        self.leave(unit);
+        if *failure == Failure::Cancelled {
+            self.phases[unit.at()] = Phase::Cancelled;
+            return;
+        }
+        self.phases[unit.at()] = Phase::Failed;
+        self.summary.failed += 1;
+        let task = self.task_of(unit);
+        if Unit::from(task) != unit && !self.item_failed(task) {
+            return;
+        }
+        self.doom_dependents(task, Obstacle::Task(task));
+    }
+
+    fn skipped(&mut self, task: TaskIndex) {
+        if let Phase::Doomed(obstacle) = self.phases[task.at()] {
+            self.phases[task.at()] = Phase::Skipped(obstacle);
+            match obstacle {
+                Obstacle::Task(_) => self.summary.skipped += 1,
+                Obstacle::Root(_) => self.summary.blocked += 1,
+            }
+            self.doom_dependents(task, obstacle);
         }
     }
 
-    fn doom(&mut self, task: TaskIndex, because: &SkipReason) {
-        if self.phases[task.at()] == Phase::Waiting {
-            self.phases[task.at()] = Phase::Doomed;
-            self.doomed.push_back((task, because.clone()));
+    fn doom_dependents(&mut self, task: TaskIndex, obstacle: Obstacle) {
+        let graph = Arc::clone(&self.graph);
+        for &dependent in graph.dependents(task) {
+            self.doom(dependent, obstacle);
         }
     }
+
+    pub(super) fn doom(&mut self, task: TaskIndex, obstacle: Obstacle) {
+        if self.phases[task.at()] == Phase::Waiting {
+            self.phases[task.at()] = Phase::Doomed(obstacle);
+            self.doomed.push_back(task);
+        }
+    }
+
+    /// All inputs of a task are there.
+    pub(super) fn make_ready(&mut self, task: TaskIndex) {
+        if self.graph.each(task).is_some() {
+            self.phases[task.at()] = Phase::Unexpanded;
+            self.unexpanded.push_back(task);
+        } else {
+            self.check(Unit::from(task));
+        }
+    }
+
+    /// Everything is there to execute a unit, or to find its result in the cache.
+    pub(super) fn check(&mut self, unit: Unit) {
+        if let Some(because) = self.uncached[self.task_of(unit).at()] {
+            self.enter_runnable(unit, because);
+        } else {
+            self.phases[unit.at()] = Phase::Unchecked;
+            self.unchecked.push_back(unit);
+        }
+    }
+
+    fn enter_runnable(&mut self, unit: Unit, because: RunReason) {
+        self.phases[unit.at()] = Phase::Runnable(because);
+        let task = self.task_of(unit);
+        self.ready.push(self.graph.policy_number(task), self.remaining[task.at()], unit);
+    }
+}
+
+/// How long the longest path from each task to the end takes, in milliseconds. A task that has never been timed counts
+/// as the mean of those that have; if none has, the tasks of the path are counted.
+fn remaining(graph: &Graph, took: impl FnMut(TaskIndex) -> Option<u64>) -> Vec<u64> {
+    let took: Vec<Option<u64>> = graph.indices().map(took).collect();
+    let (timed, sum) =
+        took.iter().flatten().fold((0_u64, 0_u64), |(n, sum), ms| (n + 1, sum.saturating_add(*ms)));
+    // Even a task that takes no time makes a path longer.
+    let unknown = sum.checked_div(timed).unwrap_or(1).max(1);
+    let mut remaining = vec![0_u64; graph.len()];
+    for task in graph.in_order().rev() {
+        let below = graph.dependents(task).iter().map(|next| remaining[next.at()]).max().unwrap_or(0);
+        remaining[task.at()] = below.saturating_add(took[task.at()].unwrap_or(unknown).max(1));
+    }
+    remaining
 }

@@ -27,6 +27,10 @@ pub trait RefStore: Send + Sync {
 
     /// A number that grows with every write of a name of this workspace (`RefName::workspace`), and only then.
     async fn change_counter(&self, workspace: &WorkspaceName) -> Result<u64, RefError>;
+
+    /// Returns the change counter as soon as it is not `seen`, whichever process wrote: within a tenth of a second, or
+    /// the store says how long it takes. Waiting costs the same however much there is in the workspace.
+    async fn changed(&self, workspace: &WorkspaceName, seen: u64) -> Result<u64, RefError>;
 }
 
 /// The name of a mutable value: segments joined by `/`.

@@ -31,6 +31,8 @@ pub trait TaskRunner: Send + Sync {
 /// How one task is to be executed. Nothing here changes what it computes.
 #[derive(Clone, Default)]
 pub struct TaskExecuteOptions {
+    /// What it is called, for the record: `WORKSPACE/TASK`, with `[ENTRY]` for one of many.
+    pub label: String,
     /// Execute even if the result is known.
     pub force: bool,
     /// Which attempt this is, from 1; 0 counts as 1.

@@ -1,14 +1,24 @@
-//! Datasets of a workspace: `workspaces/WORKSPACE/data/PATH` is what a dataset holds. No record means unassigned.
+//! Datasets of a workspace: `workspaces/WORKSPACE/data/PATH` is what an input holds, `outputs/WORKSPACE/PATH` what a task
+//! has put into an output. No record means unassigned.
+//!
+//! Only the former are the state of the workspace that people change, and only they move its change counter: a run that
+//! waits for changes is not woken by what it writes itself.
 
 use std::collections::BTreeMap;
 
-use e3_types::{DatasetPath, ErrorClass, Kind, Name, ObjectRef, Timestamp, VersionVector, WorkspaceName};
+use e3_types::{
+    DatasetPath, ErrorClass, ExecutionId, Hash, Kind, Name, ObjectRef, Package, Timestamp, WorkspaceName,
+};
 use serde::{Deserialize, Serialize};
 
-use super::{decode, encode, packages, workspaces};
+use super::{
+    decode, encode,
+    operations::{self, Operation, OperationKind, RootChange},
+    packages, workspaces,
+};
 use crate::{
-    Clock, PackageError, Precondition, RefChange, RefError, RefName, RefStore, Scan, StorageBackend,
-    StorageError, WorkspaceError,
+    Clock, PackageError, RefChange, RefError, RefName, RefStore, Scan, StorageBackend, StorageError,
+    WorkspaceError,
 };
 
 /// What a dataset holds and where it came from.
@@ -20,8 +30,25 @@ pub struct DatasetRef {
     pub origin: Origin,
     /// When.
     pub at: Timestamp,
-    /// Which versions of the root inputs it was derived from.
-    pub vector: VersionVector,
+    /// What it was made of, if a task made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Derivation>,
+}
+
+/// What an output was made of: the key of the execution that made it.
+///
+/// The value is current if this is the key of its task on current inputs. So the version vector of an output (which
+/// version of every root input it was derived from) is not stored with each output, which would cost tasks times roots,
+/// but follows from these, one step at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Derivation {
+    /// The task object.
+    pub task: Hash,
+    /// The hash of the inputs' hashes.
+    pub inputs: Hash,
+    /// The execution; none for the folder of a task that runs once per entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<ExecutionId>,
 }
 
 /// Who gave a dataset its value.
@@ -104,8 +131,12 @@ impl DatasetError {
     }
 }
 
-pub(super) fn name(workspace: &WorkspaceName, path: &DatasetPath) -> RefName {
+fn root_name(workspace: &WorkspaceName, path: &DatasetPath) -> RefName {
     RefName::new(&[&"workspaces", workspace, &"data", path])
+}
+
+fn output_name(workspace: &WorkspaceName, path: &DatasetPath) -> RefName {
+    RefName::new(&[&"outputs", workspace, path])
 }
 
 /// All datasets of a workspace that hold something.
@@ -113,31 +144,64 @@ pub async fn read_all(
     refs: &dyn RefStore,
     workspace: &WorkspaceName,
 ) -> Result<BTreeMap<DatasetPath, DatasetRef>, RefError> {
+    let mut all = read_roots(refs, workspace).await?;
+    all.extend(read_outputs(refs, workspace).await?);
+    Ok(all)
+}
+
+/// All inputs of a workspace that hold something.
+pub async fn read_roots(
+    refs: &dyn RefStore,
+    workspace: &WorkspaceName,
+) -> Result<BTreeMap<DatasetPath, DatasetRef>, RefError> {
     let found = refs.scan(Scan::under(&[&"workspaces", workspace, &"data"])).await?;
-    found
-        .into_iter()
-        .map(|(name, value)| {
-            let path = name.last().parse().map_err(|error: e3_types::DatasetPathError| {
-                RefError::Corrupt { name: name.clone(), message: error.to_string() }
-            })?;
-            Ok((path, decode(&name, &value)?))
-        })
-        .collect()
+    found.into_iter().map(|(name, value)| by_path(&name, &value)).collect()
 }
 
-/// The change that gives a dataset a value.
-pub(crate) fn assign(workspace: &WorkspaceName, path: &DatasetPath, value: &DatasetRef) -> RefChange {
-    RefChange::set(name(workspace, path), encode(value))
+/// What an input holds.
+pub async fn read_root(
+    refs: &dyn RefStore,
+    workspace: &WorkspaceName,
+    path: &DatasetPath,
+) -> Result<Option<DatasetRef>, RefError> {
+    super::read(refs, &root_name(workspace, path)).await
 }
 
-/// The change that takes a dataset's value away.
-pub(crate) fn unassign(workspace: &WorkspaceName, path: &DatasetPath) -> RefChange {
-    RefChange::remove(name(workspace, path))
+/// All outputs of a workspace that hold something.
+pub async fn read_outputs(
+    refs: &dyn RefStore,
+    workspace: &WorkspaceName,
+) -> Result<BTreeMap<DatasetPath, DatasetRef>, RefError> {
+    let found = refs.scan(Scan::under(&[&"outputs", workspace])).await?;
+    found.into_iter().map(|(name, value)| by_path(&name, &value)).collect()
 }
 
-/// The value of an input that holds `object`.
-pub(crate) fn root_value(path: &DatasetPath, object: ObjectRef, origin: Origin, at: Timestamp) -> DatasetRef {
-    DatasetRef { object, origin, at, vector: VersionVector::root(path.clone(), object.hash) }
+fn by_path(name: &RefName, value: &[u8]) -> Result<(DatasetPath, DatasetRef), RefError> {
+    let path = name.last().parse().map_err(|error: e3_types::DatasetPathError| RefError::Corrupt {
+        name: name.clone(),
+        message: error.to_string(),
+    })?;
+    Ok((path, decode(name, value)?))
+}
+
+/// The change that gives an input a value, or takes it away.
+pub(super) fn put_root(
+    workspace: &WorkspaceName,
+    path: &DatasetPath,
+    value: Option<&DatasetRef>,
+) -> RefChange {
+    let name = root_name(workspace, path);
+    value.map_or_else(|| RefChange::remove(name.clone()), |value| RefChange::set(name.clone(), encode(value)))
+}
+
+/// The change that publishes an output.
+pub(crate) fn publish(workspace: &WorkspaceName, path: &DatasetPath, value: &DatasetRef) -> RefChange {
+    RefChange::set(output_name(workspace, path), encode(value))
+}
+
+/// The change that forgets an output.
+pub(super) fn withdraw(workspace: &WorkspaceName, path: &DatasetPath) -> RefChange {
+    RefChange::remove(output_name(workspace, path))
 }
 
 /// A value for an input.
@@ -151,8 +215,9 @@ pub struct Assignment {
     pub object: ObjectRef,
 }
 
-/// Writes inputs of a workspace, together. Writers of different datasets never wait for each other; of the same one,
-/// the last wins. A deployment in between is noticed, and the write is checked against the new package.
+/// Writes inputs of a workspace, together. Writers never wait for each other; of the same dataset, the last wins. What is
+/// there already is not written again. A deployment in between is noticed, and the write is checked against the new
+/// package.
 pub async fn set(
     storage: &dyn StorageBackend,
     clock: &dyn Clock,
@@ -160,32 +225,59 @@ pub async fn set(
     values: &[Assignment],
     origin: Origin,
 ) -> Result<(), DatasetError> {
+    let names: Vec<RefName> = values.iter().map(|value| root_name(workspace, &value.path)).collect();
+    let mut checked: Option<(ObjectRef, Package)> = None;
     loop {
-        let (record, value) = workspaces::deployed(storage.refs(), workspace).await?;
-        let package = packages::load(storage, record.package).await?;
-        let mut changes = vec![
-            // Written back as it is: only for the condition that the deployment is still the one that was checked.
-            RefChange::set(workspaces::deployed_name(workspace), value.clone())
-                .when(Precondition::Value(value)),
-        ];
-        for Assignment { path, kind, object } in values {
-            let slot = package.datasets.get(path).ok_or_else(|| DatasetError::NotFound {
-                path: path.clone(),
-                workspace: workspace.clone(),
-                similar: None,
-            })?;
-            if let Some((task, _)) = package.tasks.iter().find(|(_, task)| task.output == *path) {
-                return Err(DatasetError::NotAnInput { path: path.clone(), task: task.clone() });
-            }
-            if slot.kind != *kind {
-                return Err(DatasetError::Kind { path: path.clone(), expected: slot.kind, found: *kind });
-            }
-            changes.push(assign(workspace, path, &root_value(path, *object, origin, clock.now())));
+        // All of one moment; the head says whether it has passed when the change is made.
+        let mut wanted = vec![operations::head_name(workspace), workspaces::deployed_name(workspace)];
+        wanted.extend_from_slice(&names);
+        let mut found = storage.refs().read(&wanted).await.map_err(StorageError::from)?.into_iter();
+        let head = found.next().flatten();
+        let deployed = found.next().flatten();
+        let deployed = deployed.ok_or_else(|| WorkspaceError::NotFound(workspace.clone()))?;
+        let record: workspaces::WorkspaceRecord =
+            decode(&wanted[1], &deployed).map_err(StorageError::from)?;
+        if checked.as_ref().is_none_or(|(object, _)| *object != record.package) {
+            let package = packages::load(storage, record.package).await?;
+            check(&package, workspace, values)?;
+            checked = Some((record.package, package));
         }
-        match storage.refs().write(changes).await {
+        let at = clock.now();
+        let mut changes = Vec::new();
+        for ((value, before), name) in values.iter().zip(found).zip(&names) {
+            let before: Option<DatasetRef> =
+                before.map(|before| decode(name, &before)).transpose().map_err(StorageError::from)?;
+            if before.as_ref().is_none_or(|before| before.object != value.object || before.origin != origin) {
+                let after = Some(DatasetRef { object: value.object, origin, at, made: None });
+                changes.push(RootChange { path: value.path.clone(), before, after });
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let kind = if origin == Origin::Project { OperationKind::Track } else { OperationKind::Set };
+        let operation = Operation { number: 0, at, kind, package: None, changes };
+        match storage.refs().write(operations::commit(workspace, head, operation)?).await {
             Ok(()) => return Ok(()),
             Err(RefError::Conflict(_)) => {}
             Err(error) => return Err(StorageError::from(error).into()),
         }
     }
+}
+
+fn check(package: &Package, workspace: &WorkspaceName, values: &[Assignment]) -> Result<(), DatasetError> {
+    for Assignment { path, kind, .. } in values {
+        let slot = package.datasets.get(path).ok_or_else(|| DatasetError::NotFound {
+            path: path.clone(),
+            workspace: workspace.clone(),
+            similar: None,
+        })?;
+        if let Some((task, _)) = package.tasks.iter().find(|(_, task)| task.output == *path) {
+            return Err(DatasetError::NotAnInput { path: path.clone(), task: task.clone() });
+        }
+        if slot.kind != *kind {
+            return Err(DatasetError::Kind { path: path.clone(), expected: slot.kind, found: *kind });
+        }
+    }
+    Ok(())
 }

@@ -12,6 +12,8 @@ use crate::{ExecutionKey, Holder, RefChange, RefError, RefName, StorageBackend, 
 pub struct ExecutionRecord {
     /// The execution.
     pub execution: ExecutionId,
+    /// What it was called where it ran: `WORKSPACE/TASK`, with `[ENTRY]` for one of many. No part of its identity.
+    pub label: String,
     /// The task object.
     pub task: Hash,
     /// The input objects in the task's order.
@@ -85,6 +87,18 @@ pub async fn find(
     execution: ExecutionId,
 ) -> Result<Option<ExecutionRecord>, RefError> {
     read(storage.refs(), &execution_name(execution)).await
+}
+
+/// The newest executions of the repository, newest first; only those before `before`, if given.
+pub async fn list(
+    storage: &dyn StorageBackend,
+    before: Option<ExecutionId>,
+    limit: usize,
+) -> Result<Vec<ExecutionRecord>, RefError> {
+    let mut scan = crate::Scan::under(&[&"executions"]).last_first(limit);
+    scan.after = before.map(execution_name);
+    let found = storage.refs().scan(scan).await?;
+    found.into_iter().map(|(name, value)| decode(&name, &value)).collect()
 }
 
 /// Whether an execution is under way. One that is recorded as running but whose key nobody holds any more has died with

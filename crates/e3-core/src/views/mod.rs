@@ -4,6 +4,8 @@
 
 pub mod datasets;
 pub mod executions;
+pub mod history;
+pub mod operations;
 pub mod packages;
 pub mod runs;
 pub mod status;
@@ -13,12 +15,14 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
-    datasets::{DatasetError, DatasetRef, Origin},
+    datasets::{DatasetError, DatasetRef, Derivation, Origin},
     executions::{ExecutionRecord, ResultRecord},
+    history::{HistoryEntry, HistoryRecord},
+    operations::{Operation, OperationKind, PackageChange, RootChange, UndoError},
     packages::PackageError,
-    runs::RunRecord,
+    runs::{EventCursor, RunOptions, RunRecord},
     status::TaskStatus,
-    workspaces::{DeployReport, WorkspaceError, WorkspaceLease, WorkspaceRecord},
+    workspaces::{DeployReport, Deployment, WorkspaceError, WorkspaceLease, WorkspaceRecord},
 };
 use crate::{RefError, RefName, RefStore};
 

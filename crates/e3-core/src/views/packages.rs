@@ -109,8 +109,17 @@ pub async fn check(storage: &dyn StorageBackend, package: &Package) -> Result<()
             let (wanted, given) = (task.inputs.len(), wired.inputs.len());
             return Err(refuse(format!("it has {wanted} inputs, but {given} datasets are wired to it")));
         }
+        let each = task.each.as_ref().map(|each| {
+            task.inputs.iter().position(|input| input.name.as_ref() == Some(each) && input.kind == Kind::Dir)
+        });
+        if each.is_some_and(|each| each.is_none())
+            || each.flatten() != wired.each.and_then(|each| usize::try_from(each).ok())
+        {
+            return Err(refuse("it is not wired to the folder whose entries it runs for".to_owned()));
+        }
+        let output = if each.is_some() { Kind::Dir } else { task.output };
         let inputs = task.inputs.iter().map(|input| input.kind).zip(&wired.inputs);
-        for (kind, path) in inputs.chain([(task.output, &wired.output)]) {
+        for (kind, path) in inputs.chain([(output, &wired.output)]) {
             let found = package.datasets[path].kind;
             if found != kind {
                 return Err(refuse(format!(

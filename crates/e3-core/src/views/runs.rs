@@ -1,5 +1,5 @@
-//! Runs: `runs/WORKSPACE/ID` is the record of a run, `events/ID/SEQ` its events, `current/WORKSPACE` the run that is
-//! under way there, or was when its process died.
+//! Runs: `runs/WORKSPACE/ID` is the record of a run, `events/ID/SEQ` its events from number SEQ on, as many as were written
+//! together, as JSON lines; `current/WORKSPACE` is the run that is under way there, or was when its process died.
 
 use e3_types::{Event, ObjectRef, RunId, RunState, RunSummary, Timestamp, WorkspaceName};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,10 @@ pub struct RunRecord {
     pub workspace: WorkspaceName,
     /// The package that was deployed.
     pub package: ObjectRef,
+    /// The last operation of the workspace when it started.
+    pub operation: u64,
+    /// How it was asked to run.
+    pub options: RunOptions,
     /// How it stands.
     pub state: RunState,
     /// When it started.
@@ -29,6 +33,17 @@ pub struct RunRecord {
     pub summary: Option<RunSummary>,
     /// On whose behalf.
     pub owner: Holder,
+}
+
+/// How a run was asked to run, for those who read about it later.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RunOptions {
+    /// The targets; all tasks if there is none.
+    pub targets: Vec<String>,
+    /// The tasks that were forced: patterns.
+    pub force: Vec<String>,
+    /// How many cores the tasks could use together.
+    pub slots: usize,
 }
 
 fn run_name(workspace: &WorkspaceName, run: RunId) -> RefName {
@@ -56,15 +71,70 @@ pub(crate) fn end(record: &RunRecord) -> [RefChange; 2] {
     ]
 }
 
-/// The change that records an event.
-pub(crate) fn event(run: RunId, event: &Event) -> RefChange {
-    RefChange::set(RefName::new(&[&"events", &run, &format_args!("{:010}", event.seq)]), encode(event))
+fn events_name(run: RunId, first: u64) -> RefName {
+    RefName::new(&[&"events", &run, &format_args!("{first:010}")])
+}
+
+/// The change that records events, which follow each other without a gap.
+pub(crate) fn record_events(run: RunId, events: &[Event]) -> Option<RefChange> {
+    let first = events.first()?.seq;
+    let mut lines = Vec::with_capacity(events.len() * 192);
+    for event in events {
+        serde_json::to_writer(&mut lines, event).expect("events are plain data with text keys");
+        lines.push(b'\n');
+    }
+    Some(RefChange::set(events_name(run, first), lines))
+}
+
+/// Up to where the events of a run have been read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EventCursor(Option<u64>);
+
+/// How many groups of events are read at once.
+const GROUPS: usize = 256;
+
+/// The next events of a run, in order; none if there are no more yet.
+pub async fn next_events(
+    storage: &dyn StorageBackend,
+    run: RunId,
+    cursor: &mut EventCursor,
+) -> Result<Vec<Event>, RefError> {
+    let mut scan = Scan::under(&[&"events", &run]);
+    scan.after = cursor.0.map(|first| events_name(run, first));
+    scan.limit = GROUPS;
+    let mut events: Vec<Event> = Vec::new();
+    for (name, value) in storage.refs().scan(scan).await? {
+        let corrupt = |message: String| RefError::Corrupt { name: name.clone(), message };
+        let first = events.len();
+        for line in value.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            events.push(serde_json::from_slice(line).map_err(|error| corrupt(error.to_string()))?);
+        }
+        let first = events.get(first).ok_or_else(|| corrupt("there is no event in it".to_owned()))?;
+        cursor.0 = Some(first.seq);
+    }
+    Ok(events)
 }
 
 /// The events of a run in order.
 pub async fn events(storage: &dyn StorageBackend, run: RunId) -> Result<Vec<Event>, RefError> {
-    let found = storage.refs().scan(Scan::under(&[&"events", &run])).await?;
-    found.into_iter().map(|(name, value)| decode(&name, &value)).collect()
+    let mut cursor = EventCursor::default();
+    let mut all = Vec::new();
+    loop {
+        let next = next_events(storage, run, &mut cursor).await?;
+        if next.is_empty() {
+            return Ok(all);
+        }
+        all.extend(next);
+    }
+}
+
+/// The record of a run.
+pub async fn find(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+    run: RunId,
+) -> Result<Option<RunRecord>, RefError> {
+    read(storage.refs(), &run_name(workspace, run)).await
 }
 
 /// The newest runs of a workspace, newest first; only those before `before`, if given.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use e3_types::{DatasetPath, ExecutionId, Failure, Name, Package};
+use e3_types::{DatasetPath, ExecutionId, Failure, Hash, Name, Package};
 
 use super::{datasets::DatasetRef, executions};
 use crate::{ExecutionKey, Graph, Holder, PackageError, StorageBackend, StorageError};
@@ -41,14 +41,12 @@ pub async fn tasks(
 ) -> Result<BTreeMap<Name, TaskStatus>, PackageError> {
     let graph =
         Graph::new(package).map_err(|source| PackageError::Graph { name: package.name.clone(), source })?;
-    let current = |path: &DatasetPath| {
-        values.get(path).filter(|value| {
-            value
-                .vector
-                .iter()
-                .all(|(root, hash)| values.get(root).is_some_and(|root| root.object.hash == hash))
-        })
-    };
+    // The datasets that are what they would be if everything were made now, with their objects.
+    let mut current: BTreeMap<&DatasetPath, Hash> = values
+        .iter()
+        .filter(|(path, _)| graph.producer(path).is_none())
+        .map(|(path, value)| (path, value.object.hash))
+        .collect();
     let mut statuses: BTreeMap<Name, TaskStatus> = BTreeMap::new();
     let mut blocked: BTreeMap<&DatasetPath, DatasetPath> = BTreeMap::new();
     for index in graph.in_order() {
@@ -64,15 +62,19 @@ pub async fn tasks(
         let status = if let Some(dataset) = obstacle {
             blocked.insert(&task.output, dataset.clone());
             TaskStatus::Blocked { dataset }
-        } else if current(&task.output).is_some() {
-            TaskStatus::UpToDate
-        } else if let Some(inputs) = task
-            .inputs
-            .iter()
-            .map(|input| current(input).map(|value| value.object.hash))
-            .collect::<Option<Vec<_>>>()
+        } else if let Some(inputs) =
+            task.inputs.iter().map(|input| current.get(input).copied()).collect::<Option<Vec<_>>>()
         {
-            with_inputs(storage, ExecutionKey::new(task.task, &inputs)).await?
+            let key = ExecutionKey::new(task.task, &inputs);
+            match values.get(&task.output) {
+                Some(value)
+                    if value.made.is_some_and(|made| (made.task, made.inputs) == (key.task, key.inputs)) =>
+                {
+                    current.insert(&task.output, value.object.hash);
+                    TaskStatus::UpToDate
+                }
+                _ => with_inputs(storage, key).await?,
+            }
         } else {
             TaskStatus::Pending
         };

@@ -1,13 +1,19 @@
 //! Workspaces: `workspaces/WORKSPACE/deployed` is the package that is deployed there.
 
-use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
 use e3_types::{DatasetPath, ErrorClass, ObjectRef, Package, Timestamp, WorkspaceName};
 use serde::{Deserialize, Serialize};
 
-use super::{datasets, decode, encode};
+use super::{
+    datasets::{self, Assignment},
+    encode,
+    operations::{self, Operation, OperationKind, PackageChange, RootChange},
+    read,
+};
 use crate::{
-    Acquired, Clock, DatasetRef, Holder, Lease, LeaseMode, Origin, RefChange, RefName, RefStore,
-    StorageBackend, StorageError,
+    Acquired, Clock, DatasetRef, Holder, Lease, LeaseMode, Origin, Precondition, RefChange, RefError,
+    RefName, Scan, StorageBackend, StorageError,
 };
 
 /// What is deployed in a workspace.
@@ -28,6 +34,9 @@ pub enum WorkspaceError {
          workspace that `-w` names (`main` if none is named)"
     )]
     NotFound(WorkspaceName),
+    /// There is one of that name already.
+    #[error("there is a workspace `{0}` already: choose another name, or remove it first")]
+    Exists(WorkspaceName),
     /// Somebody is at work in it.
     #[error(
         "workspace `{workspace}` is held by {}: wait until it is done, or stop it",
@@ -48,7 +57,7 @@ impl WorkspaceError {
     /// Who has to act.
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotFound(_) => ErrorClass::User,
+            Self::NotFound(_) | Self::Exists(_) => ErrorClass::User,
             Self::Held { .. } => ErrorClass::Environment,
             Self::Storage(error) => error.class(),
         }
@@ -99,80 +108,229 @@ pub(super) fn deployed_name(workspace: &WorkspaceName) -> RefName {
     RefName::new(&[&"workspaces", workspace, &"deployed"])
 }
 
-/// The record of a workspace, and the value that it was read from.
-pub(super) async fn deployed(
-    refs: &dyn RefStore,
-    workspace: &WorkspaceName,
-) -> Result<(WorkspaceRecord, Bytes), WorkspaceError> {
-    let name = deployed_name(workspace);
-    let value = refs.read(std::slice::from_ref(&name)).await.map_err(StorageError::from)?.pop().flatten();
-    let value = value.ok_or_else(|| WorkspaceError::NotFound(workspace.clone()))?;
-    Ok((decode(&name, &value).map_err(StorageError::from)?, value))
-}
-
 /// What is deployed in a workspace.
 pub async fn find(
     storage: &dyn StorageBackend,
     workspace: &WorkspaceName,
 ) -> Result<WorkspaceRecord, WorkspaceError> {
-    Ok(deployed(storage.refs(), workspace).await?.0)
+    let record = read(storage.refs(), &deployed_name(workspace)).await.map_err(StorageError::from)?;
+    record.ok_or_else(|| WorkspaceError::NotFound(workspace.clone()))
 }
 
-/// What a deployment did beside the obvious.
+/// A package that is to be deployed.
+#[derive(Debug, Clone, Copy)]
+pub struct Deployment<'a> {
+    /// The package object.
+    pub object: ObjectRef,
+    /// The package.
+    pub package: &'a Package,
+    /// The inputs that follow files of a project, with what these hold now.
+    pub tracked: &'a [Assignment],
+    /// Whether values that a person has set are dropped.
+    pub reset: bool,
+}
+
+/// The inputs of a workspace after a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeployReport {
-    /// Inputs that keep the value which a person gave them.
+    /// All inputs that hold something.
+    pub roots: BTreeMap<DatasetPath, DatasetRef>,
+    /// Those that keep the value which a person gave them.
     pub kept: Vec<DatasetPath>,
+    /// Whether another package was there before.
+    pub is_new_package: bool,
 }
 
-/// Deploys a package: every dataset gets its default value or none.
-///
-/// Inputs that a person has set keep their value if the new package has an input of the same path and kind, unless
-/// `reset` asks otherwise.
+impl Deployment<'_> {
+    /// What the inputs would hold: the value that a person has set, if the package that was there had an input of that
+    /// path and kind; else what the file holds that it follows; else the package's default; else nothing.
+    ///
+    /// A tracked input that is no input of the package is left out.
+    pub fn applied_to(
+        &self,
+        before: &BTreeMap<DatasetPath, DatasetRef>,
+        old: Option<&Package>,
+        now: Timestamp,
+    ) -> DeployReport {
+        let outputs: HashSet<_> = self.package.tasks.values().map(|task| &task.output).collect();
+        let tracked: HashMap<_, _> = self.tracked.iter().map(|value| (&value.path, value.object)).collect();
+        let mut report = DeployReport::default();
+        for (path, slot) in &self.package.datasets {
+            if outputs.contains(path) {
+                continue;
+            }
+            let there = before.get(path);
+            let same_kind =
+                old.and_then(|old| old.datasets.get(path)).is_some_and(|old| old.kind == slot.kind);
+            let kept = there.filter(|value| value.origin == Origin::User && same_kind && !self.reset);
+            let given = tracked
+                .get(path)
+                .map(|object| (*object, Origin::Project))
+                .or_else(|| slot.default.map(|object| (object, Origin::Default)));
+            let value = match (kept, given) {
+                (Some(kept), _) => {
+                    report.kept.push(path.clone());
+                    kept.clone()
+                }
+                (None, Some((object, origin))) => match there {
+                    Some(there) if there.object == object && there.origin == origin => there.clone(),
+                    _ => DatasetRef { object, origin, at: now, made: None },
+                },
+                (None, None) => continue,
+            };
+            report.roots.insert(path.clone(), value);
+        }
+        report
+    }
+}
+
+/// Deploys a package, unless the workspace is as it would make it already. Outputs that the package has too are kept:
+/// whether they are current follows from what they were made of.
 pub async fn deploy(
     storage: &dyn StorageBackend,
     clock: &dyn Clock,
     lease: &WorkspaceLease,
-    object: ObjectRef,
-    package: &Package,
-    reset: bool,
+    deployment: Deployment<'_>,
 ) -> Result<DeployReport, WorkspaceError> {
     let workspace = lease.workspace();
-    let now = clock.now();
-    let before = datasets::read_all(storage.refs(), workspace).await.map_err(StorageError::from)?;
-    let old = match find(storage, workspace).await {
-        Ok(record) => super::packages::load(storage, record.package).await.ok(),
-        Err(WorkspaceError::NotFound(_)) => None,
-        Err(error) => return Err(error),
-    };
-    let outputs: std::collections::HashSet<_> = package.tasks.values().map(|task| &task.output).collect();
-    let keeps = |path: &DatasetPath, value: &DatasetRef| {
-        let kind = old.as_ref().and_then(|old| old.datasets.get(path)).map(|slot| slot.kind);
-        !reset
-            && value.origin == Origin::User
-            && !outputs.contains(path)
-            && kind.is_some()
-            && package.datasets.get(path).map(|slot| slot.kind) == kind
-    };
+    loop {
+        let head_name = operations::head_name(workspace);
+        let head = storage.refs().read(std::slice::from_ref(&head_name)).await.map_err(StorageError::from)?;
+        let head = head.into_iter().next().flatten();
+        let now = clock.now();
+        let before = datasets::read_roots(storage.refs(), workspace).await.map_err(StorageError::from)?;
+        let old = match find(storage, workspace).await {
+            Ok(record) => Some(record.package),
+            Err(WorkspaceError::NotFound(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let old_package = match old {
+            Some(object) if object == deployment.object => Some(deployment.package.clone()),
+            Some(object) => super::packages::load(storage, object).await.ok(),
+            None => None,
+        };
+        let mut report = deployment.applied_to(&before, old_package.as_ref(), now);
+        report.is_new_package = old != Some(deployment.object);
+        let package = (old != Some(deployment.object))
+            .then_some(PackageChange { before: old, after: deployment.object });
+        let changes = difference(&before, &report.roots);
+        if package.is_none() && changes.is_empty() {
+            return Ok(report);
+        }
+        let kind =
+            if package.is_some() || deployment.reset { OperationKind::Deploy } else { OperationKind::Track };
+        let operation = Operation { number: 0, at: now, kind, package, changes };
+        let mut changes = operations::commit(workspace, head, operation)?;
+        if report.is_new_package {
+            let record = WorkspaceRecord { package: deployment.object, deployed: now };
+            changes.push(RefChange::set(deployed_name(workspace), encode(&record)));
+            let outputs =
+                datasets::read_outputs(storage.refs(), workspace).await.map_err(StorageError::from)?;
+            let stays: HashSet<_> = deployment.package.tasks.values().map(|task| &task.output).collect();
+            changes.extend(
+                outputs
+                    .keys()
+                    .filter(|path| !stays.contains(path))
+                    .map(|path| datasets::withdraw(workspace, path)),
+            );
+        }
+        match storage.refs().write(changes).await {
+            Ok(()) => return Ok(report),
+            Err(RefError::Conflict(_)) => {}
+            Err(error) => return Err(StorageError::from(error).into()),
+        }
+    }
+}
 
-    let mut report = DeployReport::default();
-    let record = WorkspaceRecord { package: object, deployed: now };
-    let mut changes = vec![RefChange::set(deployed_name(workspace), encode(&record))];
-    for (path, value) in &before {
-        if keeps(path, value) {
-            report.kept.push(path.clone());
-        } else if package.datasets.get(path).is_none_or(|slot| slot.default.is_none()) {
-            changes.push(datasets::unassign(workspace, path));
-        }
+/// What has to change to get from one set of inputs to another.
+fn difference(
+    before: &BTreeMap<DatasetPath, DatasetRef>,
+    after: &BTreeMap<DatasetPath, DatasetRef>,
+) -> Vec<RootChange> {
+    let paths: BTreeSet<&DatasetPath> = before.keys().chain(after.keys()).collect();
+    let change = |path: &&DatasetPath| {
+        let (before, after) = (before.get(*path), after.get(*path));
+        (before != after).then(|| RootChange {
+            path: (*path).clone(),
+            before: before.cloned(),
+            after: after.cloned(),
+        })
+    };
+    paths.iter().filter_map(change).collect()
+}
+
+/// The names of all workspaces.
+pub async fn list(storage: &dyn StorageBackend) -> Result<Vec<WorkspaceName>, StorageError> {
+    let mut names = Vec::new();
+    let mut after: Option<RefName> = None;
+    loop {
+        let mut scan = Scan::under(&[&"workspaces"]);
+        (scan.after, scan.limit) = (after, 1);
+        let Some((name, _)) = storage.refs().scan(scan).await?.pop() else { return Ok(names) };
+        let workspace: WorkspaceName =
+            name.workspace().and_then(|text| text.parse().ok()).ok_or_else(|| RefError::Corrupt {
+                name: name.clone(),
+                message: "expected workspaces/NAME/...".to_owned(),
+            })?;
+        // On to the next one: no name of this workspace sorts behind this.
+        after = Some(RefName::from_stored(format!("workspaces/{workspace}/\u{7f}")));
+        names.push(workspace);
     }
-    for (path, slot) in &package.datasets {
-        if let Some(object) = slot.default
-            && report.kept.binary_search(path).is_err()
-        {
-            let value = datasets::root_value(path, object, Origin::Default, now);
-            changes.push(datasets::assign(workspace, path, &value));
+}
+
+/// Makes a workspace that is like another one: the same package, the same values. Only refs are copied. Returns how many
+/// datasets hold something.
+pub async fn fork(
+    storage: &dyn StorageBackend,
+    clock: &dyn Clock,
+    from: &WorkspaceName,
+    to: &WorkspaceName,
+) -> Result<usize, WorkspaceError> {
+    // Read again if something has changed meanwhile, so that the copy is of one moment.
+    let (record, roots, outputs) = loop {
+        let counter = || storage.refs().change_counter(from);
+        let before = counter().await.map_err(StorageError::from)?;
+        let record = find(storage, from).await?;
+        let roots = datasets::read_roots(storage.refs(), from).await.map_err(StorageError::from)?;
+        let outputs = datasets::read_outputs(storage.refs(), from).await.map_err(StorageError::from)?;
+        if counter().await.map_err(StorageError::from)? == before {
+            break (record, roots, outputs);
         }
+    };
+    let now = clock.now();
+    let count = roots.len() + outputs.len();
+    let operation = Operation {
+        number: 0,
+        at: now,
+        kind: OperationKind::Fork { from: from.clone() },
+        package: Some(PackageChange { before: None, after: record.package }),
+        changes: difference(&BTreeMap::new(), &roots),
+    };
+    let mut changes = operations::commit(to, None, operation)?;
+    let record = WorkspaceRecord { package: record.package, deployed: now };
+    changes.push(RefChange::set(deployed_name(to), encode(&record)).when(Precondition::Absent));
+    changes.extend(outputs.iter().map(|(path, value)| datasets::publish(to, path, value)));
+    match storage.refs().write(changes).await {
+        Ok(()) => Ok(count),
+        Err(RefError::Conflict(_)) => Err(WorkspaceError::Exists(to.clone())),
+        Err(error) => Err(StorageError::from(error).into()),
     }
-    storage.refs().write(changes).await.map_err(StorageError::from)?;
-    Ok(report)
+}
+
+/// Removes a workspace: its package, values and operations. Objects, executions and the records of runs stay.
+pub async fn remove(storage: &dyn StorageBackend, lease: &WorkspaceLease) -> Result<(), WorkspaceError> {
+    let workspace = lease.workspace();
+    find(storage, workspace).await?;
+    let mut names = Vec::new();
+    for scan in [Scan::under(&[&"workspaces", workspace]), Scan::under(&[&"outputs", workspace])] {
+        let found = storage.refs().scan(scan).await.map_err(StorageError::from)?;
+        names.extend(found.into_iter().map(|(name, _)| name));
+    }
+    names.push(super::history::durations_name(workspace));
+    storage
+        .refs()
+        .write(names.into_iter().map(RefChange::remove).collect())
+        .await
+        .map_err(StorageError::from)?;
+    Ok(())
 }

@@ -62,6 +62,7 @@ pub(crate) fn script(script: &str, inputs: &[(&str, Kind)], output: Kind) -> Tas
         writable: false,
     };
     TaskObject {
+        each: None,
         command: CommandLine::Shell(script.to_owned()),
         env: BTreeMap::new(),
         inputs: inputs.iter().map(input).collect(),

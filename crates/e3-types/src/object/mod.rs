@@ -16,7 +16,7 @@ pub use self::{
     dir::{Dir, DirEntry, DirError, FileEntry, SymlinkTargetError, check_entry_name, check_symlink_target},
     package::{Package, PackageTask, Slot, TaskPolicy},
     retry::{Retry, RetryClass, RetryClassError},
-    task::{CommandLine, TaskInput, TaskObject},
+    task::{CommandLine, ItemError, TaskInput, TaskObject},
 };
 use crate::{Hash, Json};
 

@@ -42,13 +42,16 @@ pub struct PackageTask {
     pub inputs: Vec<DatasetPath>,
     /// The dataset that it writes.
     pub output: DatasetPath,
+    /// The task runs once per entry of this input, by its number among `inputs`, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<u32>,
     /// How it is to be executed.
     #[serde(default, skip_serializing_if = "TaskPolicy::is_default")]
     pub policy: TaskPolicy,
 }
 
 /// What does not change a task's output, only how it is executed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TaskPolicy {
     /// Whether an earlier result may answer.
@@ -60,6 +63,9 @@ pub struct TaskPolicy {
     /// How long one attempt may take, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// What one attempt uses while it runs: `cpu` in cores, `memory` in bytes, anything else in units of its own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<Name, u64>,
 }
 
 fn yes() -> bool {
@@ -68,7 +74,7 @@ fn yes() -> bool {
 
 impl Default for TaskPolicy {
     fn default() -> Self {
-        Self { cache: true, retries: None, timeout_ms: None }
+        Self { cache: true, retries: None, timeout_ms: None, resources: BTreeMap::new() }
     }
 }
 
@@ -115,6 +121,7 @@ mod tests {
                     task: Hash::of(b"task"),
                     inputs: vec!["raw".parse().unwrap()],
                     output: "clean".parse().unwrap(),
+                    each: Some(0),
                     policy: TaskPolicy {
                         cache: false,
                         retries: Some(Retry {
@@ -123,6 +130,7 @@ mod tests {
                             on: vec![RetryClass::Exit(Some(75))],
                         }),
                         timeout_ms: Some(60_000),
+                        resources: BTreeMap::from([("gpu".parse().unwrap(), 2)]),
                     },
                 },
             )]),
@@ -132,7 +140,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(bytes.clone()).unwrap(),
             format!(
-                r#"{{"datasets":{{"clean":{{"kind":"file"}},"raw":{{"default":{{"hash":"{x}","size":1}},"kind":"file"}}}},"name":"penguins","tasks":{{"clean":{{"inputs":["raw"],"output":"clean","policy":{{"cache":false,"retries":{{"backoff_ms":1000,"max":2,"on":["exit:75"]}},"timeout_ms":60000}},"task":"{task}"}}}},"version":"0.1.0"}}"#
+                r#"{{"datasets":{{"clean":{{"kind":"file"}},"raw":{{"default":{{"hash":"{x}","size":1}},"kind":"file"}}}},"name":"penguins","tasks":{{"clean":{{"each":0,"inputs":["raw"],"output":"clean","policy":{{"cache":false,"resources":{{"gpu":2}},"retries":{{"backoff_ms":1000,"max":2,"on":["exit:75"]}},"timeout_ms":60000}},"task":"{task}"}}}},"version":"0.1.0"}}"#
             )
         );
         assert_eq!(Package::decode(&bytes).unwrap(), package);
@@ -151,8 +159,9 @@ mod tests {
             any::<bool>(),
             prop::option::of((any::<u32>(), 0_u64..1 << 53)),
             prop::option::of(0_u64..1 << 53),
+            prop::collection::btree_map(any_name(), 0_u64..1 << 53, 0..3),
         )
-            .prop_map(|(cache, retries, timeout_ms)| TaskPolicy {
+            .prop_map(|(cache, retries, timeout_ms, resources)| TaskPolicy {
                 cache,
                 retries: retries.map(|(max, backoff_ms)| Retry {
                     max,
@@ -160,15 +169,17 @@ mod tests {
                     on: vec![RetryClass::Timeout, RetryClass::Signal(None)],
                 }),
                 timeout_ms,
+                resources,
             });
-        let task = (any::<[u8; 32]>(), prop::collection::vec(any_name(), 0..4), any_name(), policy).prop_map(
-            |(task, inputs, output, policy)| PackageTask {
+        let each = prop::option::of(0_u32..4);
+        let task = (any::<[u8; 32]>(), prop::collection::vec(any_name(), 0..4), any_name(), each, policy)
+            .prop_map(|(task, inputs, output, each, policy)| PackageTask {
                 task: Hash::from_bytes(task),
                 inputs: inputs.iter().map(DatasetPath::from).collect(),
                 output: DatasetPath::from(&output),
+                each,
                 policy,
-            },
-        );
+            });
         (
             prop::collection::btree_map(any_name().prop_map(|name| DatasetPath::from(&name)), slot, 0..5),
             prop::collection::btree_map(any_name(), task, 0..5),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::Failure;
 
 /// How often, how long apart, and after which failures to try again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
     /// How many attempts may follow the first one.
@@ -19,7 +19,7 @@ pub struct Retry {
 }
 
 /// A class of failures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RetryClass {
     /// `exit`: any exit code but 0; `exit:N`: this one.
     Exit(Option<i32>),
@@ -27,11 +27,17 @@ pub enum RetryClass {
     Signal(Option<i32>),
     /// `timeout`
     Timeout,
+    /// `lost`: whoever executed it is gone
+    Lost,
+    /// `oom`: out of memory
+    OutOfMemory,
 }
 
 /// The text is not a class of failures.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a class of failures: expected `exit`, `exit:N`, `signal`, `signal:N` or `timeout`")]
+#[error(
+    "`{0}` is not a class of failures: expected `exit`, `exit:N`, `signal`, `signal:N`, `timeout`, `lost` or `oom`"
+)]
 pub struct RetryClassError(String);
 
 const LONGEST_WAIT_MS: u64 = 3_600_000;
@@ -54,7 +60,9 @@ impl RetryClass {
             (Self::Signal(wanted), Failure::Signal { signal }) => {
                 wanted.is_none_or(|wanted| wanted == *signal)
             }
-            (Self::Timeout, Failure::Timeout { .. }) => true,
+            (Self::Timeout, Failure::Timeout { .. })
+            | (Self::Lost, Failure::WorkerLost { .. })
+            | (Self::OutOfMemory, Failure::OutOfMemory) => true,
             _ => false,
         }
     }
@@ -68,6 +76,8 @@ impl fmt::Display for RetryClass {
             Self::Signal(None) => f.write_str("signal"),
             Self::Signal(Some(signal)) => write!(f, "signal:{signal}"),
             Self::Timeout => f.write_str("timeout"),
+            Self::Lost => f.write_str("lost"),
+            Self::OutOfMemory => f.write_str("oom"),
         }
     }
 }
@@ -81,6 +91,8 @@ impl FromStr for RetryClass {
             None if text == "exit" => Self::Exit(None),
             None if text == "signal" => Self::Signal(None),
             None if text == "timeout" => Self::Timeout,
+            None if text == "lost" => Self::Lost,
+            None if text == "oom" => Self::OutOfMemory,
             Some(("exit", code)) => Self::Exit(Some(code.parse().map_err(|_| refused())?)),
             Some(("signal", signal)) => Self::Signal(Some(signal.parse().map_err(|_| refused())?)),
             _ => return Err(refused()),
@@ -122,10 +134,10 @@ mod tests {
 
     #[test]
     fn classes_have_one_spelling() {
-        for text in ["exit", "exit:75", "signal", "signal:9", "timeout"] {
+        for text in ["exit", "exit:75", "signal", "signal:9", "timeout", "lost", "oom"] {
             assert_eq!(text.parse::<RetryClass>().unwrap().to_string(), text);
         }
-        for text in ["", "exit:", "exit:+1", "exit:01", "Exit", "timeout:3", "oom"] {
+        for text in ["", "exit:", "exit:+1", "exit:01", "Exit", "timeout:3", "OOM"] {
             assert!(text.parse::<RetryClass>().is_err(), "{text}");
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Kind, ObjectFormatError, decode, encode};
-use crate::Name;
+use crate::{Name, Template};
 
 /// A task as it is stored. Its hash is the first half of every execution key.
 ///
@@ -15,13 +15,30 @@ use crate::Name;
 pub struct TaskObject {
     /// What to run.
     pub command: CommandLine,
+    /// The task runs once per entry of this input, which is a folder; see `for_item`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<Name>,
     /// Environment variables that the task names, beside the fixed allow-list.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// The inputs, in the order in which their hashes are joined to the inputs hash.
     pub inputs: Vec<TaskInput>,
-    /// The kind of the output.
+    /// The kind of the output; of a task that runs once per entry, the kind of each entry's output.
     pub output: Kind,
+}
+
+/// Why a task cannot be made for an entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ItemError {
+    /// The task does not run once per entry.
+    #[error("the task has no input whose entries it could run for")]
+    NotEach,
+    /// The name would mean something else to a shell.
+    #[error(
+        "the entry `{0}` cannot stand for {{item.name}} in a shell command: write the command as a list, where any \
+         name is safe"
+    )]
+    UnsafeName(String),
 }
 
 /// What to run. The words are templates (see `Template`).
@@ -69,6 +86,44 @@ impl TaskObject {
     pub fn decode(bytes: &[u8]) -> Result<Self, ObjectFormatError> {
         decode(bytes, "task")
     }
+
+    /// Whether the name of the entry is part of the command, and so of the identity, of each of its tasks.
+    pub fn uses_item_name(&self) -> bool {
+        self.command.words().iter().any(|word| Template::has_item_name(word))
+    }
+
+    /// The task for one entry of the folder that `each` names: an ordinary task, whose input `item` is the entry.
+    ///
+    /// Its name is not part of it unless the command asks for `{item.name}`, so an entry that is only renamed keeps its
+    /// result.
+    pub fn for_item(&self, name: &str, kind: Kind) -> Result<Self, ItemError> {
+        let each = self.each.as_ref().ok_or(ItemError::NotEach)?;
+        let mut task = Self { each: None, ..self.clone() };
+        let input = task.inputs.iter_mut().find(|input| input.name.as_ref() == Some(each));
+        let input = input.ok_or(ItemError::NotEach)?;
+        input.name = Some("item".parse().expect("this is a name"));
+        input.kind = kind;
+        if self.uses_item_name() {
+            task.command = match &self.command {
+                CommandLine::Argv(words) => {
+                    CommandLine::Argv(words.iter().map(|word| Template::with_item_name(word, name)).collect())
+                }
+                CommandLine::Shell(_) if !is_shell_safe(name) => {
+                    return Err(ItemError::UnsafeName(name.to_owned()));
+                }
+                CommandLine::Shell(script) => CommandLine::Shell(Template::with_item_name(script, name)),
+            };
+        }
+        Ok(task)
+    }
+}
+
+/// Whether a word means itself wherever it stands in a shell command: POSIX.1-2017, Shell Command Language, 2.2.
+fn is_shell_safe(name: &str) -> bool {
+    !name.starts_with('-')
+        && name.chars().all(|letter| {
+            letter.is_ascii_alphanumeric() || "._-+,:@%=".contains(letter) || !letter.is_ascii()
+        })
 }
 
 #[cfg(test)]
@@ -81,6 +136,7 @@ pub(super) mod tests {
     fn example() -> TaskObject {
         TaskObject {
             command: CommandLine::Shell("awk -f clean.awk {raw} > {output}".into()),
+            each: None,
             env: BTreeMap::from([("LC_ALL".into(), "C".into())]),
             inputs: vec![
                 TaskInput { name: Some("raw".parse().unwrap()), kind: Kind::File, writable: false },
@@ -119,6 +175,37 @@ pub(super) mod tests {
         }
     }
 
+    #[test]
+    fn a_task_for_an_entry_is_an_ordinary_one() {
+        let words =
+            ["convert", "{item}", "-o", "{output}", "{item.name}", "{{item.name}}"].map(str::to_owned);
+        let mut task = example();
+        task.inputs[0].kind = Kind::Dir;
+        assert_eq!(task.for_item("a.png", Kind::File), Err(ItemError::NotEach));
+        task.each = Some("raw".parse().unwrap());
+        let one = task.for_item("a.png", Kind::File).unwrap();
+        assert_eq!(one, task.for_item("b.png", Kind::File).unwrap(), "the name is not asked for");
+        assert_eq!((one.inputs[0].name.as_ref().unwrap().as_str(), one.inputs[0].kind), ("item", Kind::File));
+        assert_eq!(one.each, None);
+
+        task.command = CommandLine::Argv(words.to_vec());
+        let CommandLine::Argv(words) = task.for_item("{raw} $(x)", Kind::File).unwrap().command else {
+            panic!()
+        };
+        let place = |name: &Name| (name.as_str() != "raw").then_some("PATH");
+        let words: Vec<_> = words.iter().map(|word| Template::parse(word).expand(place).unwrap()).collect();
+        assert_eq!(words, ["convert", "PATH", "-o", "PATH", "{raw} $(x)", "{item.name}"]);
+
+        task.command = CommandLine::Shell("cp {item} {item.name}".into());
+        assert_eq!(
+            task.for_item("ü-1.png", Kind::File).unwrap().command,
+            CommandLine::Shell("cp {item} ü-1.png".into())
+        );
+        for name in ["a b", "$(x)", "a;b", "-rf", "`x`", "a'b", "a\nb", "*", "~", "#x"] {
+            assert_eq!(task.for_item(name, Kind::File), Err(ItemError::UnsafeName(name.into())));
+        }
+    }
+
     pub(crate) fn any_name() -> impl Strategy<Value = Name> {
         "[A-Za-z_][A-Za-z0-9_]{0,12}".prop_map(|text| text.parse().expect("the pattern is the grammar"))
     }
@@ -139,8 +226,15 @@ pub(super) mod tests {
             prop::collection::btree_map(any::<String>(), any::<String>(), 0..4),
             prop::collection::vec(input, 0..4),
             any_kind(),
+            prop::option::of(any_name()),
         )
-            .prop_map(|(command, env, inputs, output)| TaskObject { command, env, inputs, output })
+            .prop_map(|(command, env, inputs, output, each)| TaskObject {
+                command,
+                each,
+                env,
+                inputs,
+                output,
+            })
     }
 
     proptest! {

@@ -1,31 +1,15 @@
-//! The orchestration on the mock: in memory, with paused time, without processes.
+//! Order, cache, failures, retries, cancellation, targets, lost runs.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc};
 
 use e3_core::{
     DataflowError, Force, MockResponse, OnFailure, StorageBackend, WorkspaceError, WorkspaceLease,
     dataflow_execute, runs,
 };
 use e3_testkit::{Scenario, TaskSketch, holder, task_hash};
+
+use crate::{counts, diamond, seconds, sketch};
 use e3_types::{Failure, Hash, ObjectRef, Retry, RetryClass, RunState, RunSummary, TaskPolicy};
-
-fn sketch(tasks: &[(&'static str, &'static [&'static str])]) -> Vec<TaskSketch> {
-    tasks.iter().map(|(name, inputs)| TaskSketch::new(name, inputs)).collect()
-}
-
-/// `raw` feeds `a`, which feeds `b` and `c`, which `d` joins.
-fn diamond() -> Vec<TaskSketch> {
-    sketch(&[("a", &["raw"]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])])
-}
-
-fn seconds(count: u64) -> Duration {
-    Duration::from_secs(count)
-}
-
-/// What a run came to, without the time that it took.
-fn counts(summary: RunSummary) -> RunSummary {
-    RunSummary { wall_ms: 0, saved_ms: 0, ..summary }
-}
 
 #[tokio::test(start_paused = true)]
 async fn tasks_run_after_what_they_need_and_events_come_in_order() {
@@ -262,11 +246,10 @@ async fn an_output_that_stays_the_same_triggers_nothing_downstream() {
     assert_eq!(scenario.take_story(), ["begin 3", "start a", "done a", "hit b", "hit c", "end completed"]);
     assert_eq!(report.summary.executed, 1);
     let raw = scenario.value("main", "raw").await.unwrap().object.hash;
-    let vector = scenario.value("main", "c").await.unwrap().vector;
     assert_eq!(
-        vector.get(&"raw".parse().unwrap()),
-        Some(raw),
-        "and yet `c` is known to be derived from the new value"
+        scenario.vector("c").await,
+        [("raw".to_owned(), raw)],
+        "and yet it is derived from the new value"
     );
 }
 
@@ -409,13 +392,9 @@ async fn outputs_carry_the_versions_of_the_roots_that_they_come_from() {
     let tasks = sketch(&[("a", &["x"]), ("b", &["y"]), ("c", &["a", "b"]), ("d", &["a"])]);
     let scenario = Scenario::new(&tasks).await;
     scenario.run().await;
-    let roots = async |dataset| {
-        let vector = scenario.value("main", dataset).await.unwrap().vector;
-        vector.iter().map(|(path, hash)| (path.as_str().to_owned(), hash)).collect::<Vec<_>>()
-    };
     let (x, y) = (("x".to_owned(), Hash::of(b"x")), ("y".to_owned(), Hash::of(b"y")));
-    assert_eq!(roots("c").await, [x.clone(), y]);
-    assert_eq!(roots("d").await, std::slice::from_ref(&x));
+    assert_eq!(scenario.vector("c").await, [x.clone(), y]);
+    assert_eq!(scenario.vector("d").await, std::slice::from_ref(&x));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,487 @@
+//! The loop of a run: does what the `Dataflow` asks for, and tells it what happened.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+
+use e3_types::{
+    ErrorClass, Event, EventKind, ExecutionId, Failure, Kind, Name, ObjectRef, PackageName, RunReason,
+    RunState, SkipReason,
+};
+use futures::FutureExt;
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{
+    changes::Changes,
+    entries::{self, Entries},
+    graph::{Graph, TaskIndex},
+    journal::Entry,
+    options::{DataflowError, DataflowOptions, RunReport, TaskFailure},
+    publish::Publisher,
+    state::{Action, Dataflow, Unit},
+};
+use crate::{
+    Cancellation, ExecutionKey, HistoryRecord, Lookup, RefChange, RefError, RunRecord, Source,
+    StorageBackend, StorageError, TaskExecuteOptions, TaskResult, Unavailable, history, lookup_many, runs,
+};
+
+pub(super) struct Orchestrator<'a> {
+    storage: &'a Arc<dyn StorageBackend>,
+    options: &'a DataflowOptions,
+    record: &'a mut RunRecord,
+    package: &'a PackageName,
+    graph: Arc<Graph>,
+    flow: Dataflow,
+    publisher: Publisher,
+    changes: Changes,
+    journal: mpsc::Sender<Entry>,
+    seq: u64,
+    work: JoinSet<(Unit, Report)>,
+    /// How to stop what runs, all of it and each.
+    running: Cancellation,
+    each: HashMap<Unit, Cancellation>,
+    /// The wait that counts, for each unit that is to be tried again.
+    waits: HashMap<Unit, u64>,
+    /// The kinds of the outputs of tasks that run once per entry.
+    item_outputs: HashMap<TaskIndex, Kind>,
+    durations: BTreeMap<Name, u64>,
+    failures: Vec<(Unit, TaskFailure)>,
+}
+
+/// What a spawned piece of work reports.
+enum Report {
+    Result { attempt: u32, result: TaskResult },
+    RetryIsDue { wait: u64 },
+}
+
+impl<'a> Orchestrator<'a> {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a run come together here, once")]
+    pub(super) async fn new(
+        storage: &'a Arc<dyn StorageBackend>,
+        options: &'a DataflowOptions,
+        record: &'a mut RunRecord,
+        package: &'a PackageName,
+        flow: Dataflow,
+        graph: Arc<Graph>,
+        counter: u64,
+        durations: BTreeMap<Name, u64>,
+        journal: mpsc::Sender<Entry>,
+    ) -> Result<Self, RefError> {
+        let publisher = Publisher::new(&**storage, &graph, &record.workspace).await?;
+        Ok(Self {
+            changes: Changes::follow(storage, &record.workspace, counter, record.operation),
+            running: options.cancellation.child(),
+            storage,
+            options,
+            record,
+            package,
+            graph,
+            flow,
+            publisher,
+            journal,
+            seq: 0,
+            work: JoinSet::new(),
+            each: HashMap::new(),
+            waits: HashMap::new(),
+            item_outputs: HashMap::new(),
+            durations,
+            failures: Vec::new(),
+        })
+    }
+
+    pub(super) async fn run(mut self) -> Result<RunReport, DataflowError> {
+        let result = self.run_to_the_end().await;
+        if result.is_err() {
+            // Whatever went wrong, no task is left behind.
+            self.running.kill.cancel();
+            while self.work.join_next().await.is_some() {}
+        }
+        result
+    }
+
+    async fn run_to_the_end(&mut self) -> Result<RunReport, DataflowError> {
+        let started = EventKind::RunStarted {
+            run: self.record.run,
+            workspace: self.record.workspace.clone(),
+            package: self.record.package.hash,
+            total: self.graph.len() as u64,
+        };
+        self.happened(None, started, Vec::new()).await?;
+        loop {
+            if self.options.cancellation.is_requested() {
+                self.flow.cancel();
+            }
+            match self.flow.next_action() {
+                None => self.wait().await?,
+                Some(Action::End { state }) => {
+                    // What was set before the end is part of the run.
+                    if self.flow.is_cancelled() || !self.look_for_changes().await? {
+                        return self.end(state).await;
+                    }
+                }
+                Some(action) => self.act(action).await?,
+            }
+        }
+    }
+
+    async fn act(&mut self, action: Action) -> Result<(), DataflowError> {
+        match action {
+            Action::Invalidate { task, because } => {
+                if self.options.restart_on_change {
+                    self.stop_superseded();
+                }
+                let event = EventKind::TaskInvalidated { task: self.name(task), because };
+                self.happened(Some(task.into()), event, Vec::new()).await
+            }
+            Action::Defer { task, because } => {
+                let event = EventKind::TaskDeferred { task: self.name(task), because };
+                self.happened(Some(task.into()), event, Vec::new()).await
+            }
+            Action::Skip { task, because } => self.skip(task, because).await,
+            Action::Expand { task } => self.expand(task).await,
+            Action::Assemble { task, cached } => self.assemble(task, cached).await,
+            Action::Look { units } => self.look(&units).await,
+            Action::Start { unit, attempt, because } => self.start(unit, attempt, because).await,
+            Action::CancelRunning => {
+                self.running.stop.cancel();
+                Ok(())
+            }
+            Action::End { .. } => Ok(()),
+        }
+    }
+
+    /// Applies an event and hands it to the journal.
+    async fn happened(
+        &mut self,
+        unit: Option<Unit>,
+        kind: EventKind,
+        changes: Vec<RefChange>,
+    ) -> Result<(), DataflowError> {
+        let event = Event { seq: self.seq, at: self.options.clock.now(), kind };
+        self.seq += 1;
+        self.flow.apply_to(unit, &event);
+        self.journal.send(Entry { event, changes }).await.map_err(|_| {
+            let stopped = Unavailable::new("writing the events of the run", "the journal has stopped");
+            self.interrupted(stopped)
+        })
+    }
+
+    fn interrupted(&self, source: impl Into<StorageError>) -> DataflowError {
+        DataflowError::Interrupted { run: self.record.run, source: source.into() }
+    }
+
+    fn name(&self, task: TaskIndex) -> Name {
+        self.graph.name(task).clone()
+    }
+
+    fn name_of(&self, unit: Unit) -> (Name, Option<Arc<str>>) {
+        (self.name(self.flow.task_of(unit)), self.flow.item_name(unit).cloned())
+    }
+
+    async fn skip(&mut self, task: TaskIndex, because: SkipReason) -> Result<(), DataflowError> {
+        let event = EventKind::TaskSkipped { task: self.name(task), because };
+        self.happened(Some(task.into()), event, Vec::new()).await
+    }
+
+    /// Takes in what was done to the workspace; whether anything in it concerns this run.
+    async fn look_for_changes(&mut self) -> Result<bool, DataflowError> {
+        let changed = self.changes.take(&**self.storage).await.map_err(|error| self.interrupted(error))?;
+        let mut concerned = false;
+        for (dataset, object) in changed {
+            if self.graph.find_root(&dataset).is_some_and(|root| self.flow.roots[root.at()] != object) {
+                concerned = true;
+                self.happened(None, EventKind::InputChanged { dataset, object }, Vec::new()).await?;
+            }
+        }
+        Ok(concerned)
+    }
+
+    fn stop_superseded(&mut self) {
+        for (unit, cancellation) in &self.each {
+            if self.flow.is_superseded(*unit) {
+                cancellation.stop.cancel();
+            }
+        }
+    }
+
+    async fn expand(&mut self, task: TaskIndex) -> Result<(), DataflowError> {
+        let Some((object, folder)) = self.flow.folder_of(task) else { return Ok(()) };
+        let found = entries::entries(&**self.storage, object, folder).await;
+        match found.map_err(|error| self.interrupted(error))? {
+            Ok(Entries { items, objects, output }) => {
+                let objects = objects.into_iter().map(Source::Bytes).collect();
+                self.storage.objects().put_many(objects).await.map_err(|error| self.interrupted(error))?;
+                self.item_outputs.insert(task, output);
+                let event = EventKind::TaskExpanded { task: self.name(task), items: items.len() as u64 };
+                self.happened(Some(task.into()), event, Vec::new()).await?;
+                self.flow.expand(task, items);
+                Ok(())
+            }
+            Err(failure) => self.failed(task.into(), 1, None, failure).await,
+        }
+    }
+
+    async fn assemble(&mut self, task: TaskIndex, cached: bool) -> Result<(), DataflowError> {
+        let (Some(outputs), Some(&kind)) = (self.flow.item_outputs(task), self.item_outputs.get(&task))
+        else {
+            return Ok(());
+        };
+        let folder = entries::folder(outputs, kind);
+        let output = ObjectRef::of(&folder);
+        let stored = self.storage.objects().put_many(vec![Source::Bytes(folder)]).await;
+        stored.map_err(|error| self.interrupted(error))?;
+        let because = None;
+        self.completed(task.into(), because, None, output, cached, 0).await
+    }
+
+    async fn look(&mut self, units: &[Unit]) -> Result<(), DataflowError> {
+        let keys: Vec<_> = units.iter().map(|unit| self.key(*unit)).collect();
+        let answers = lookup_many(&**self.storage, &keys).await.map_err(|error| self.interrupted(error))?;
+        for (&unit, answer) in units.iter().zip(answers) {
+            match answer {
+                Lookup::Hit(TaskResult { outcome: Ok(output), execution, took_ms, .. })
+                    if self.flow.is_unchecked(unit) =>
+                {
+                    self.completed(unit, None, execution, output, true, took_ms).await?;
+                }
+                Lookup::Miss(because) => self.flow.missed(unit, because),
+                Lookup::Hit(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, unit: Unit) -> ExecutionKey {
+        let (task, inputs) = self.flow.key(unit);
+        ExecutionKey::new(task, &inputs)
+    }
+
+    async fn start(&mut self, unit: Unit, attempt: u32, because: RunReason) -> Result<(), DataflowError> {
+        let (task, item) = self.name_of(unit);
+        tracing::debug!(package = %self.package, task = %task, attempt, "starting");
+        let (object, inputs) = self.flow.key(unit);
+        let cancellation = self.running.child();
+        if self.options.restart_on_change {
+            self.each.insert(unit, cancellation.clone());
+        }
+        let timeout = self.graph.policy(self.flow.task_of(unit)).timeout_ms.map(Duration::from_millis);
+        let options = TaskExecuteOptions {
+            label: label(&self.record.workspace, &task, item.as_deref()),
+            force: self.flow.is_uncached(unit),
+            attempt,
+            timeout,
+            cancellation,
+            stdout: None,
+            stderr: None,
+        };
+        self.happened(Some(unit), EventKind::TaskStarted { task, item, attempt, because }, Vec::new())
+            .await?;
+        let (runner, storage) = (Arc::clone(&self.options.runner), Arc::clone(self.storage));
+        self.work.spawn(async move {
+            let execution =
+                AssertUnwindSafe(runner.execute(&*storage, object, &inputs, options)).catch_unwind();
+            let result = execution.await.unwrap_or_else(|panic| panicked(&*panic));
+            (unit, Report::Result { attempt, result })
+        });
+        Ok(())
+    }
+
+    /// Waits until something ends, a retry is due, an input changes, or the run is to stop.
+    async fn wait(&mut self) -> Result<(), DataflowError> {
+        let cancellation = self.options.cancellation.clone();
+        let cancelled = self.flow.is_cancelled();
+        let joined = tokio::select! {
+            biased;
+            Some(joined) = self.work.join_next() => joined,
+            () = cancellation.requested(), if !cancelled => return Ok(()),
+            changed = self.changes.wait(), if !cancelled => {
+                changed.map_err(|error| self.interrupted(error))?;
+                return self.look_for_changes().await.map(drop);
+            }
+            () = self.journal.closed() => {
+                return Err(self.interrupted(Unavailable::new("waiting for the run", "its journal has stopped")));
+            }
+        };
+        self.joined(joined).await?;
+        while let Some(joined) = self.work.try_join_next() {
+            self.joined(joined).await?;
+        }
+        Ok(())
+    }
+
+    async fn joined(
+        &mut self,
+        joined: Result<(Unit, Report), tokio::task::JoinError>,
+    ) -> Result<(), DataflowError> {
+        // Panics are caught inside, and nothing is aborted before the end.
+        let lost =
+            |error: tokio::task::JoinError| self.interrupted(Unavailable::new("waiting for a task", error));
+        match joined.map_err(lost)? {
+            (unit, Report::RetryIsDue { wait }) => {
+                if self.waits.get(&unit) == Some(&wait) {
+                    self.waits.remove(&unit);
+                    self.flow.retry_is_due(unit);
+                }
+                Ok(())
+            }
+            (unit, Report::Result { attempt, result }) => self.ended(unit, attempt, result).await,
+        }
+    }
+
+    async fn ended(&mut self, unit: Unit, attempt: u32, result: TaskResult) -> Result<(), DataflowError> {
+        self.each.remove(&unit);
+        let TaskResult { outcome, cached, execution, took_ms } = result;
+        let failure = match (outcome, execution) {
+            (Ok(output), Some(_)) => {
+                let because = self.flow.run_reason(unit).filter(|_| !cached);
+                return self.completed(unit, because, execution, output, cached, took_ms).await;
+            }
+            (Ok(_), None) => Failure::Error {
+                class: ErrorClass::Internal,
+                message: "the runner reported an output without the execution that made it".to_owned(),
+            },
+            (Err(failure), _) => failure,
+        };
+        let retries = self.graph.policy(self.flow.task_of(unit)).retries.as_ref();
+        let wait = retries.and_then(|retry| retry.wait_after(attempt, &failure));
+        let again = !self.flow.is_stopping() && !self.flow.is_superseded(unit);
+        if let (Some(retry_in_ms), Some(execution), true) = (wait, execution, again) {
+            return self.try_again(unit, attempt, execution, failure, retry_in_ms).await;
+        }
+        self.failed(unit, attempt, execution, failure).await
+    }
+
+    async fn try_again(
+        &mut self,
+        unit: Unit,
+        attempt: u32,
+        execution: ExecutionId,
+        failure: Failure,
+        retry_in_ms: u64,
+    ) -> Result<(), DataflowError> {
+        let wait = self.seq;
+        self.waits.insert(unit, wait);
+        self.work.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(retry_in_ms)).await;
+            (unit, Report::RetryIsDue { wait })
+        });
+        let (task, item) = self.name_of(unit);
+        let changes = vec![self.history(unit, Some(execution), None, false)];
+        let event = EventKind::AttemptFailed { task, item, attempt, execution, failure, retry_in_ms };
+        self.happened(Some(unit), event, changes).await
+    }
+
+    async fn failed(
+        &mut self,
+        unit: Unit,
+        attempt: u32,
+        execution: Option<ExecutionId>,
+        failure: Failure,
+    ) -> Result<(), DataflowError> {
+        let superseded = self.flow.is_superseded(unit);
+        let (task, item) = self.name_of(unit);
+        let mut changes = Vec::new();
+        if failure != Failure::Cancelled {
+            changes.extend(execution.map(|_| self.history(unit, execution, None, false)));
+            if !superseded {
+                let (task, item, failure) = (task.clone(), item.clone(), failure.clone());
+                self.failures.push((unit, TaskFailure { task, item, attempt, execution, failure }));
+            }
+        }
+        let event = EventKind::TaskFailed { task, item, attempt, execution, failure, superseded };
+        self.happened(Some(unit), event, changes).await
+    }
+
+    async fn completed(
+        &mut self,
+        unit: Unit,
+        because: Option<RunReason>,
+        execution: Option<ExecutionId>,
+        output: ObjectRef,
+        cached: bool,
+        took_ms: u64,
+    ) -> Result<(), DataflowError> {
+        let superseded = self.flow.is_superseded(unit);
+        let (task, item) = self.name_of(unit);
+        let mut changes = Vec::new();
+        if item.is_none() && !superseded {
+            let (key, now) = (self.key(unit), self.options.clock.now());
+            let index = self.flow.task_of(unit);
+            let published = self.publisher.completed(&self.graph, index, key, execution, output, now);
+            changes.extend(published);
+        }
+        if !cached || !changes.is_empty() {
+            changes.push(self.history(unit, execution, Some(output), cached));
+        }
+        if !cached && execution.is_some() {
+            self.durations.insert(task.clone(), took_ms);
+        }
+        let event =
+            EventKind::TaskCompleted { task, item, execution, output, cached, because, took_ms, superseded };
+        self.happened(Some(unit), event, changes).await
+    }
+
+    /// The change that records what the next event says in the history of its task.
+    fn history(
+        &self,
+        unit: Unit,
+        execution: Option<ExecutionId>,
+        output: Option<ObjectRef>,
+        cached: bool,
+    ) -> RefChange {
+        let (task, item) = self.name_of(unit);
+        let record = HistoryRecord { at: self.options.clock.now(), item, execution, output, cached };
+        history::add(&self.record.workspace, &task, self.record.run, self.seq, &record)
+    }
+
+    async fn end(&mut self, state: RunState) -> Result<RunReport, DataflowError> {
+        // Only waits for a next attempt can be left.
+        self.work.shutdown().await;
+        let now = self.options.clock.now();
+        let summary = self.flow.summary(now);
+        self.record.state = state;
+        self.record.ended = Some(now);
+        self.record.summary = Some(summary);
+        let mut changes = runs::end(self.record).to_vec();
+        if summary.executed > 0 {
+            changes.push(history::record_durations(&self.record.workspace, &self.durations));
+        }
+        self.happened(None, EventKind::RunEnded { state, summary }, changes).await?;
+        // A task that failed, was taken back and failed again is told once, as it stands.
+        let mut failures: BTreeMap<Unit, TaskFailure> = BTreeMap::new();
+        let mut order = Vec::new();
+        for (unit, failure) in std::mem::take(&mut self.failures) {
+            if self.flow.has_failed(unit) && failures.insert(unit, failure).is_none() {
+                order.push(unit);
+            }
+        }
+        Ok(RunReport {
+            run: self.record.run,
+            workspace: self.record.workspace.clone(),
+            state,
+            summary,
+            failures: order.iter().filter_map(|unit| failures.remove(unit)).collect(),
+            unassigned: self.flow.unassigned().cloned().collect(),
+            lost: None,
+        })
+    }
+}
+
+fn label(workspace: &e3_types::WorkspaceName, task: &Name, item: Option<&str>) -> String {
+    item.map_or_else(|| format!("{workspace}/{task}"), |item| format!("{workspace}/{task}[{item}]"))
+}
+
+/// A runner that panics has a defect; the run goes on and says so.
+fn panicked(panic: &(dyn std::any::Any + Send)) -> TaskResult {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let message = format!(
+        "the runner panicked: {}; please report this as a defect of e3",
+        text.unwrap_or("no message")
+    );
+    let failure = Failure::Error { class: ErrorClass::Internal, message };
+    TaskResult { outcome: Err(failure), cached: false, execution: None, took_ms: 0 }
+}

@@ -1,0 +1,131 @@
+//! `Ready`: what could run now, and what room there is for it.
+//!
+//! Work with the same demand shares a queue, so the cost of a start is in the number of different demands, not in the
+//! number of tasks that wait. The first by rank that does not fit keeps its share: what it lacks, and every limited
+//! resource but cpu that it needs, is not given to those behind it. So nothing that fits into the limits at all waits for
+//! ever, and what needs nothing of the scarce runs on.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap},
+    num::NonZeroUsize,
+};
+
+use e3_types::{Name, TaskPolicy};
+
+use super::{graph::Graph, state::Unit};
+
+/// The longest remaining path first, ties by number.
+type Rank = (u64, Reverse<Unit>);
+
+/// What is limited: cores first, then what the limits name.
+#[derive(Debug)]
+pub(super) struct Ready {
+    classes: Vec<Class>,
+    /// Which class a policy belongs to.
+    of_policy: Vec<usize>,
+    /// How much of each resource nobody uses.
+    available: Vec<u64>,
+}
+
+/// Everything with one demand.
+#[derive(Debug)]
+struct Class {
+    demand: Demand,
+    /// May hold work that is no longer waiting: whoever takes it out looks.
+    queue: BinaryHeap<Rank>,
+}
+
+/// How much of which limited resource, by its number.
+type Demand = Vec<(usize, u64)>;
+
+/// The number of the resource `cpu`.
+const CPU: usize = 0;
+
+/// The name of a resource whose limit is the number of slots.
+pub(super) const CPU_NAME: &str = "cpu";
+
+impl Ready {
+    /// Nothing is ready yet. `slots` limits `cpu`, of which every task needs at least one and is content with all;
+    /// resources without a limit are not looked at.
+    pub(super) fn new(graph: &Graph, slots: NonZeroUsize, limits: &BTreeMap<Name, u64>) -> Self {
+        let slots = slots.get() as u64;
+        let limits: BTreeMap<&str, u64> = limits
+            .iter()
+            .map(|(name, limit)| (name.as_str(), *limit))
+            .filter(|(name, _)| *name != CPU_NAME)
+            .collect();
+        let numbers: HashMap<&str, usize> = limits.keys().copied().zip(CPU + 1..).collect();
+        let demand = |policy: &TaskPolicy| {
+            let cpu = policy.resources.get(CPU_NAME).copied().unwrap_or(1).clamp(1, slots);
+            let others = policy
+                .resources
+                .iter()
+                .filter(|(_, amount)| **amount > 0)
+                .filter_map(|(name, amount)| Some((*numbers.get(name.as_str())?, *amount)));
+            let mut demand: Demand = std::iter::once((CPU, cpu)).chain(others).collect();
+            demand.sort_unstable();
+            demand
+        };
+        let mut classes: Vec<Class> = Vec::new();
+        let mut known: HashMap<Demand, usize> = HashMap::new();
+        let of_policy = graph.policies().iter().map(demand).map(|demand| {
+            *known.entry(demand.clone()).or_insert_with(|| {
+                classes.push(Class { demand, queue: BinaryHeap::new() });
+                classes.len() - 1
+            })
+        });
+        let of_policy = of_policy.collect();
+        Self { classes, of_policy, available: std::iter::once(slots).chain(limits.into_values()).collect() }
+    }
+
+    /// Adds work. Adding it twice does no harm.
+    pub(super) fn push(&mut self, policy: usize, remaining: u64, unit: Unit) {
+        self.classes[self.of_policy[policy]].queue.push((remaining, Reverse(unit)));
+    }
+
+    /// Takes what work with this policy needs.
+    pub(super) fn take(&mut self, policy: usize) {
+        for &(resource, amount) in &self.classes[self.of_policy[policy]].demand {
+            // Less than there is only when a history of other limits is replayed.
+            self.available[resource] = self.available[resource].wrapping_sub(amount);
+        }
+    }
+
+    /// Gives it back.
+    pub(super) fn give_back(&mut self, policy: usize) {
+        for &(resource, amount) in &self.classes[self.of_policy[policy]].demand {
+            self.available[resource] = self.available[resource].wrapping_add(amount);
+        }
+    }
+
+    /// Takes out the first by rank that fits, among what `waits` still.
+    pub(super) fn pop(&mut self, waits: impl Fn(Unit) -> bool) -> Option<Unit> {
+        if self.available[CPU] == 0 {
+            return None;
+        }
+        let mut heads: Vec<(Rank, usize)> = Vec::new();
+        for (number, class) in self.classes.iter_mut().enumerate() {
+            while class.queue.peek().is_some_and(|(_, Reverse(unit))| !waits(*unit)) {
+                class.queue.pop();
+            }
+            heads.extend(class.queue.peek().map(|rank| (*rank, number)));
+        }
+        heads.sort_unstable_by(|one, other| other.cmp(one));
+        let mut left = self.available.clone();
+        for (_, number) in heads {
+            let class = &mut self.classes[number];
+            let fits = |left: &[u64], &(resource, amount): &(usize, u64)| left[resource] >= amount;
+            if class.demand.iter().all(|need| fits(&left, need)) {
+                let (_, Reverse(unit)) = class.queue.pop()?;
+                return Some(unit);
+            }
+            for need in &class.demand {
+                if need.0 != CPU || !fits(&left, need) {
+                    left[need.0] = left[need.0].saturating_sub(need.1);
+                }
+            }
+        }
+        None
+    }
+}
