@@ -338,7 +338,7 @@ impl Graph {
     }
 
     /// How a task is to be executed.
-    pub(super) fn policy(&self, task: TaskIndex) -> &TaskPolicy {
+    pub fn policy(&self, task: TaskIndex) -> &TaskPolicy {
         &self.policies[self.policy_number(task)]
     }
 

@@ -93,6 +93,17 @@ impl Dataflow {
         Some(Unit(first + u32::try_from(at).ok()?))
     }
 
+    /// The unit of an entry that runs for a folder which has changed. If there are several of that name, they differ in
+    /// nothing that matters any more.
+    pub(super) fn find_superseded(&self, task: &e3_types::Name, item: &str) -> Option<Unit> {
+        let task = self.graph.find(task)?;
+        let first = self.graph.len();
+        let found = self.items.iter().zip(&self.phases[first..]).position(|(other, phase)| {
+            other.task == task && *other.name == *item && matches!(phase, Phase::Superseded(_))
+        });
+        Some(Unit(u32::try_from(first + found?).ok()?))
+    }
+
     pub(super) fn item(&self, unit: Unit) -> Option<&Item> {
         self.items.get(unit.at().checked_sub(self.graph.len())?)
     }

@@ -21,5 +21,5 @@ pub use self::{
     items::ItemSpec,
     options::{DataflowError, DataflowOptions, Force, RunReport, TaskFailure},
     pattern::{NamePattern, NamePatternError},
-    state::{Action, Dataflow, DataflowPolicy, OnFailure, Unit},
+    state::{Action, Dataflow, DataflowPolicy, OnFailure, Unit, UnitState},
 };

@@ -120,6 +120,27 @@ pub enum Action {
     },
 }
 
+/// How a unit stands, as far as its events tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnitState {
+    /// It waits: for inputs, for room, for a next attempt, or for its entries.
+    Pending,
+    /// It runs.
+    Running,
+    /// It runs on inputs that have changed meanwhile.
+    Superseded,
+    /// It has its output.
+    Done(ObjectRef),
+    /// It has failed.
+    Failed,
+    /// It cannot run.
+    Skipped(SkipReason),
+    /// It was cancelled while it ran.
+    Cancelled,
+    /// An entry of a folder that has changed: nobody needs it any more.
+    Gone,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Some of its inputs are not there yet.
@@ -271,6 +292,10 @@ impl Dataflow {
             | EventKind::TaskDeferred { task, .. }
             | EventKind::TaskExpanded { task, .. }
             | EventKind::TaskSkipped { task, .. } => self.graph.find(task).map(Unit::from),
+            EventKind::TaskCompleted { task, item: Some(item), superseded: true, .. }
+            | EventKind::TaskFailed { task, item: Some(item), superseded: true, .. } => {
+                self.find_superseded(task, item)
+            }
             EventKind::TaskStarted { task, item, .. }
             | EventKind::AttemptFailed { task, item, .. }
             | EventKind::TaskCompleted { task, item, .. }
@@ -280,7 +305,7 @@ impl Dataflow {
     }
 
     /// The same for a caller who knows which unit the event is about.
-    pub(super) fn apply_to(&mut self, unit: Option<Unit>, event: &Event) {
+    pub fn apply_to(&mut self, unit: Option<Unit>, event: &Event) {
         match (&event.kind, unit) {
             (EventKind::RunStarted { .. }, _) => self.started = event.at,
             (EventKind::RunEnded { .. }, _) => self.ended = true,
@@ -478,6 +503,32 @@ impl Dataflow {
     /// Whether a unit runs on inputs that have changed meanwhile.
     pub fn is_superseded(&self, unit: Unit) -> bool {
         matches!(self.phases[unit.at()], Phase::Superseded(_))
+    }
+
+    /// All units that there are so far: the tasks, then the entries.
+    pub fn units(&self) -> impl Iterator<Item = Unit> + use<> {
+        (0_u32..).map(Unit).take(self.phases.len())
+    }
+
+    /// How a unit stands.
+    pub fn state(&self, unit: Unit) -> UnitState {
+        match self.phases[unit.at()] {
+            Phase::Waiting
+            | Phase::Unexpanded
+            | Phase::Expanded
+            | Phase::Unassembled
+            | Phase::Unchecked
+            | Phase::Runnable(_)
+            | Phase::Backoff(_)
+            | Phase::Doomed(_) => UnitState::Pending,
+            Phase::Running(_) => UnitState::Running,
+            Phase::Superseded(_) => UnitState::Superseded,
+            Phase::Done { .. } => self.outputs[unit.at()].map_or(UnitState::Pending, UnitState::Done),
+            Phase::Failed => UnitState::Failed,
+            Phase::Skipped(obstacle) => UnitState::Skipped(self.reason(obstacle)),
+            Phase::Cancelled => UnitState::Cancelled,
+            Phase::Gone => UnitState::Gone,
+        }
     }
 
     /// Whether a unit has failed.
