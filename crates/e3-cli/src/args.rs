@@ -1,11 +1,11 @@
 //! The command line.
 
-use std::{num::NonZeroUsize, path::PathBuf, str::FromStr};
+use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use e3_core::NamePattern;
-use e3_pipeline::parse_size;
-use e3_types::{DatasetPath, Name, RunId, WorkspaceName};
+use e3_pipeline::{parse_duration, parse_size};
+use e3_types::{DatasetPath, ExecutionId, Name, RunId, Timestamp, WorkspaceName};
 
 /// A durable, content-addressed dataflow engine: declare datasets and tasks, and nothing is computed twice.
 #[derive(Debug, Parser)]
@@ -82,10 +82,20 @@ impl Command {
             Self::Get(args) => args.json,
             Self::Set(_) => false,
             Self::Logs(args) => args.json,
-            Self::Runs(args) => args.json,
-            Self::Status(args) | Self::Package(PackageCommand::Build(args) | PackageCommand::List(args)) => {
-                args.json
-            }
+            Self::Plan(args) => args.json,
+            Self::Why(args) => args.json,
+            Self::Diff(args) => args.json,
+            Self::Executions(args) => args.json,
+            Self::Op(OpCommand::Log(args)) => args.json,
+            Self::Workspace(WorkspaceCommand::Fork(args)) => args.json,
+            Self::Workspace(WorkspaceCommand::Deploy(args)) => args.json,
+            Self::Runs(RunsCommand { action: Some(RunsAction::Show(args)), .. }) => args.json,
+            Self::Runs(RunsCommand { action: Some(RunsAction::Follow(args)), .. }) => args.json,
+            Self::Runs(RunsCommand { action: None, args }) => args.json,
+            Self::Status(args)
+            | Self::Undo(args)
+            | Self::Workspace(WorkspaceCommand::List(args) | WorkspaceCommand::Remove(args))
+            | Self::Package(PackageCommand::Build(args) | PackageCommand::List(args)) => args.json,
             Self::Package(PackageCommand::Import(args)) => args.json,
             Self::Package(PackageCommand::Export(args)) => args.json,
         }
@@ -114,8 +124,24 @@ pub(crate) enum Command {
     Set(SetArgs),
     /// What a task printed
     Logs(WithJson<LogsArgs>),
+    /// What `run` would do, and why; without an e3.toml, what `start` would do
+    Plan(WithJson<PlanArgs>),
+    /// Why a task ran, or would run
+    Why(WithJson<WhyArgs>),
+    /// What differs between two runs
+    Diff(WithJson<DiffArgs>),
     /// The runs of the workspace, newest first
-    Runs(WithJson<RunsArgs>),
+    Runs(RunsCommand),
+    /// The executions of a task in this workspace, or of the whole repository, newest first
+    Executions(WithJson<ExecutionsArgs>),
+    /// Take the last change of the workspace back: a deployment or new values of inputs; again, the one before it
+    Undo(WithJson<NoArgs>),
+    /// The changes of the workspace
+    #[command(subcommand)]
+    Op(OpCommand),
+    /// Workspaces: list, fork, deploy, remove
+    #[command(subcommand)]
+    Workspace(WorkspaceCommand),
     /// Packages: build, export, import, list
     #[command(subcommand)]
     Package(PackageCommand),
@@ -138,15 +164,18 @@ pub(crate) struct RunArgs {
     /// Overwrite files of the project that stand where `[outputs]` go and that e3 did not write
     #[arg(long)]
     pub(crate) force_outputs: bool,
+    /// Go on after the end: whenever e3.toml, a file that an input follows, or an input changes
+    #[arg(long, conflicts_with_all = ["detach", "dry_run"])]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct ExecuteArgs {
-    /// Which tasks, with all that they need; names or patterns [default: all]
+    /// Which tasks, with all that they need; names or patterns, `NAME+` with all that depends on them [default: all]
     #[arg(value_name = "TARGET")]
     pub(crate) targets: Vec<NamePattern>,
-    /// How many tasks may run at once [default: the number of cores]
+    /// How many cores the running tasks may use together; a task uses one unless it says more [default: all]
     #[arg(short, long, value_name = "N", env = "E3_JOBS")]
     pub(crate) jobs: Option<NonZeroUsize>,
     /// After a failure, run everything that can still be run
@@ -164,6 +193,15 @@ pub(crate) struct ExecuteArgs {
     /// When an input changes meanwhile, stop tasks that run on its old value instead of letting them end
     #[arg(long)]
     pub(crate) restart_on_change: bool,
+    /// Only say what would be done, as `e3 plan` does
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Run in the background; `e3 runs follow` looks on
+    #[arg(long, conflicts_with_all = ["dry_run", "events"])]
+    pub(crate) detach: bool,
+    /// The id that the run is to have: how a run in the background is told its own
+    #[arg(long, hide = true, value_name = "ID")]
+    pub(crate) run_id: Option<RunId>,
     /// Keep the folder in which each task ran
     #[arg(long)]
     pub(crate) keep_scratch: bool,
@@ -207,6 +245,9 @@ pub(crate) struct GetArgs {
     /// Where to; `-` is standard output
     #[arg(short, long, value_name = "PATH", default_value = "-")]
     pub(crate) output: PathBuf,
+    /// What it held then: an RFC 3339 time such as 2026-11-24T10:42:00Z, or how long ago, such as 10m
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<Moment>,
 }
 
 #[derive(Debug, Args)]
@@ -247,6 +288,154 @@ pub(crate) struct RunsArgs {
     /// Only runs before this one: the next page
     #[arg(long, value_name = "ID")]
     pub(crate) before: Option<RunId>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct RunsCommand {
+    #[command(subcommand)]
+    pub(crate) action: Option<RunsAction>,
+    #[command(flatten)]
+    pub(crate) args: WithJson<RunsArgs>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsAction {
+    /// One run, event by event
+    Show(WithJson<RunArgsId>),
+    /// Look on while a run goes on, from its beginning; Ctrl-C leaves it alone
+    Follow(WithJson<RunArgsMaybeId>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgsId {
+    /// The run
+    pub(crate) run: RunId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgsMaybeId {
+    /// The run [default: the one that goes on in the workspace, else the last one]
+    pub(crate) run: Option<RunId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Which tasks, with all that they need; names or patterns, `NAME+` with all that depends on them [default: all]
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<NamePattern>,
+    /// Execute even what is known; with a pattern, only the tasks that it means
+    #[arg(long, value_name = "TASK", num_args = 0..=1, require_equals = true)]
+    pub(crate) force: Option<Option<NamePattern>>,
+    /// Drop values that were set with `e3 set`
+    #[arg(long)]
+    pub(crate) reset: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The task
+    pub(crate) task: Name,
+    /// The entry, for a task that runs once per entry of a folder
+    #[arg(long, value_name = "NAME")]
+    pub(crate) item: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The one run
+    pub(crate) before: RunId,
+    /// The other run
+    pub(crate) after: RunId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecutionsArgs {
+    /// The task
+    pub(crate) task: Option<Name>,
+    /// How many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// Only executions before this one: the next page
+    #[arg(long, value_name = "ID", conflicts_with = "task")]
+    pub(crate) before: Option<ExecutionId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OpCommand {
+    /// List them, newest first
+    Log(WithJson<OpLogArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OpLogArgs {
+    /// How many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// Only those before this one: the next page
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) before: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WorkspaceCommand {
+    /// The workspaces of the repository
+    List(WithJson<NoArgs>),
+    /// Make a workspace that is like this one; nothing but references is copied
+    Fork(WithJson<ForkArgs>),
+    /// Deploy a package into the workspace; inputs that were set keep their values
+    Deploy(WithJson<DeployArgs>),
+    /// Remove the workspace: its values and their history; results stay in the cache
+    Remove(WithJson<NoArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForkArgs {
+    /// The new workspace
+    pub(crate) name: WorkspaceName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    /// NAME or NAME@VERSION
+    pub(crate) package: String,
+    /// Drop values that were set with `e3 set`
+    #[arg(long)]
+    pub(crate) reset: bool,
+}
+
+/// A time, or how long ago.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Moment {
+    At(Timestamp),
+    Ago(Duration),
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(ago) = parse_duration(text) {
+            return Ok(Self::Ago(ago));
+        }
+        let time: jiff::Timestamp = text.parse().map_err(|_| {
+            "expected a time such as 2026-11-24T10:42:00Z, or how long ago, such as 10m".to_owned()
+        })?;
+        let ms = u64::try_from(time.as_millisecond()).map_err(|_| "that is before 1970".to_owned())?;
+        Ok(Self::At(Timestamp::from_unix_ms(ms)))
+    }
+}
+
+impl Moment {
+    pub(crate) fn time(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(ago) => {
+                let ms = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+                Timestamp::from_unix_ms(now.unix_ms().saturating_sub(ms))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -40,6 +40,14 @@ impl Console {
         written(io::stdout().write_all(text.as_bytes()))
     }
 
+    /// A part of the result, as one line of JSON.
+    pub(crate) fn line(self, value: &impl Serialize) -> Result<()> {
+        let mut text = serde_json::to_string(value)
+            .map_err(|error| CliError::environment("writing a line of JSON", error))?;
+        text.push('\n');
+        written(io::stdout().write_all(text.as_bytes()))
+    }
+
     /// A line for whoever looks on.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet {

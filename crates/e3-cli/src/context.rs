@@ -38,6 +38,10 @@ pub(crate) struct Context {
     pub(crate) progress: Progress,
     /// The options that say where, as they were given: for commands that are suggested.
     place: String,
+    /// The folder in which this process was started, before `-C`.
+    pub(crate) started_in: PathBuf,
+    /// The arguments of this process.
+    pub(crate) arguments: Vec<OsString>,
     /// The environment of this process: nothing else reads it.
     pub(crate) environment: Vec<(OsString, OsString)>,
     repository: Option<PathBuf>,
@@ -45,6 +49,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(common: &Common) -> Result<Self> {
+        let started_in = here()?;
         for folder in &common.folder {
             std::env::set_current_dir(folder)
                 .map_err(|error| CliError::usage(format!("-C {}: {error}", folder.display())))?;
@@ -57,6 +62,8 @@ impl Context {
             workspace: common.workspace.clone(),
             progress: common.progress,
             place: place(common),
+            started_in,
+            arguments: std::env::args_os().skip(1).collect(),
             environment: std::env::vars_os().collect(),
             repository: common.repo.clone(),
         })

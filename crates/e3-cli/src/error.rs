@@ -30,6 +30,24 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    /// The exit code of another process of this command.
+    pub(crate) fn from_code(code: i32) -> Self {
+        let all = [
+            Self::Done,
+            Self::TaskFailed,
+            Self::Usage,
+            Self::NotFound,
+            Self::NoMatch,
+            Self::Blocked,
+            Self::Conflict,
+            Self::Environment,
+            Self::Corrupt,
+            Self::Interrupted,
+            Self::Terminated,
+        ];
+        all.into_iter().find(|exit| *exit as i32 == code).unwrap_or(Self::Internal)
+    }
+
     fn of(class: ErrorClass) -> Self {
         match class {
             ErrorClass::User => Self::Usage,

@@ -22,7 +22,8 @@ impl Interrupts {
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) -> Exit {
+    /// Returns at the next request for an end, with the exit code that belongs to it.
+    pub(crate) async fn next(&mut self) -> Exit {
         tokio::select! {
             _ = self.interrupt.recv() => Exit::Interrupted,
             _ = self.terminate.recv() => Exit::Terminated,
@@ -31,7 +32,7 @@ impl Interrupts {
 
     /// Waits for `work` and passes requests for an end on; returns what was asked for first, if anything.
     pub(crate) async fn guard<T>(
-        mut self,
+        &mut self,
         console: Console,
         cancellation: &Cancellation,
         work: impl Future<Output = T>,

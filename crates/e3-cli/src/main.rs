@@ -5,6 +5,7 @@ mod commands;
 mod console;
 mod context;
 mod error;
+mod files;
 mod format;
 mod identity;
 mod interrupt;

@@ -6,7 +6,9 @@ use std::{
 };
 
 use anstyle::{AnsiColor, Style};
-use e3_types::{ExecutionId, ExecutionState, Failure, Name, RunId, RunState, RunSummary, WorkspaceName};
+use e3_types::{
+    ExecutionId, ExecutionState, Failure, Name, RunId, RunReason, RunState, RunSummary, WorkspaceName,
+};
 use serde::Serialize;
 
 use crate::human_duration;
@@ -36,6 +38,17 @@ pub fn totals(state: RunState, summary: &RunSummary) -> String {
         line += &format!("; the cache saved {}", human_duration(summary.saved_ms));
     }
     line
+}
+
+/// Why something is executed although there is a cache.
+pub fn reason_text(because: RunReason) -> &'static str {
+    match because {
+        RunReason::NoResult => "it has not been executed on these inputs",
+        RunReason::LastFailed => "it did not succeed the last time on these inputs",
+        RunReason::OutputMissing => "its output is no longer in the store",
+        RunReason::Forced => "it is forced",
+        RunReason::NeverCached => "it is declared with `cache = false`",
+    }
 }
 
 /// An error of a command.

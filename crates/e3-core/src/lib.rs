@@ -7,6 +7,7 @@ pub mod archive;
 mod clock;
 mod dataflow;
 mod execution;
+mod explain;
 mod limited;
 mod memory;
 mod mock;
@@ -21,6 +22,11 @@ pub use dataflow::{
     dataflow_execute, dataflow_execute_held,
 };
 pub use execution::{ExecutionContext, ExecutionKey, Lookup, Outcome, Usage, lookup_many, perform};
+pub use explain::{
+    Decision, Detail, DetailChange, Difference, Earlier, EntriesPlan, KeyDocument, KeyInput, Plan,
+    PlanOptions, PlannedTask, Provenance, RunsDifference, TaskDifference, Why, differences, plan,
+    runs_difference, why,
+};
 pub use limited::LimitedRunner;
 pub use memory::{MemoryLeases, MemoryLogs, MemoryObjects, MemoryRefs, MemoryStorage};
 pub use mock::{MockCall, MockResponse, MockTaskRunner};

@@ -1,6 +1,11 @@
 //! `Pipeline` -> package: names become datasets, commands become task objects, and everything is wired.
 
-use std::{collections::BTreeMap, ffi::OsString, ops::Range};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use e3_core::{Graph, GraphError};
@@ -58,6 +63,41 @@ impl Tracked {
         let message =
             if self.location.is_some() { format!("{}: {message}", self.path) } else { message.to_string() };
         PipelineError { location: self.location.clone(), message, class }
+    }
+
+    /// The folders in which a change can matter, below the project folder or elsewhere, and whether a change anywhere below
+    /// them can.
+    pub fn places(&self, project: &Path) -> Vec<(PathBuf, bool)> {
+        let beside = |path: &Path| (path.parent().unwrap_or(path).to_owned(), false);
+        let patterns = match &self.source {
+            TrackedSource::File(file) => return vec![beside(&project.join(file))],
+            TrackedSource::Dir(dir) => return vec![(project.join(dir), true)],
+            TrackedSource::Code(patterns) => patterns,
+        };
+        let mut places = Vec::new();
+        for pattern in patterns {
+            let is_special = |part: &std::path::Component<'_>| {
+                part.as_os_str().to_string_lossy().contains(['*', '?', '['])
+            };
+            let parts: Vec<_> = Path::new(pattern).components().collect();
+            let plain = parts.iter().position(is_special).unwrap_or(parts.len());
+            let base = project.join(parts[..plain].iter().collect::<PathBuf>());
+            if plain == parts.len() {
+                places.push(if base.is_dir() { (base, true) } else { beside(&base) });
+                continue;
+            }
+            let is_deep = plain + 1 < parts.len();
+            if base == project && is_deep {
+                // Not all of the project: the repository is in it, and changes all the time.
+                let folders = std::fs::read_dir(project).into_iter().flatten().flatten();
+                let folders = folders.map(|entry| entry.path()).filter(|path| path.is_dir());
+                places.extend(folders.filter(|path| !path.ends_with(".e3")).map(|path| (path, true)));
+                places.push((base, false));
+            } else {
+                places.push((base, is_deep));
+            }
+        }
+        places
     }
 
     /// The kind of the dataset.

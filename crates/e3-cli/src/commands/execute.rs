@@ -14,7 +14,7 @@ use e3_core::{
 };
 use e3_pipeline::most_similar;
 use e3_store::LocalStorage;
-use e3_types::{DatasetPath, ErrorClass, ExecutionId, Failure, Name, RunState};
+use e3_types::{DatasetPath, ErrorClass, ExecutionId, Failure, Name, Package, RunState};
 
 use crate::{
     args::{ExecuteArgs, Limit, Progress},
@@ -43,7 +43,7 @@ pub(crate) struct Settings {
 pub(crate) struct Finished {
     pub(crate) report: RunReport,
     view: View,
-    interrupted: Option<Exit>,
+    pub(crate) interrupted: Option<Exit>,
 }
 
 pub(crate) async fn execute(
@@ -52,12 +52,13 @@ pub(crate) async fn execute(
     lease: &WorkspaceLease,
     args: &ExecuteArgs,
     settings: Settings,
+    interrupts: &mut Interrupts,
+    cancellation: Cancellation,
 ) -> Result<Finished> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let keep_going = args.keep_going || settings.keep_going.unwrap_or(false);
     let lines = context.progress != Progress::None;
     let screen = Arc::new(Screen::new(context.console, lines, args.events.as_deref())?);
-    let cancellation = Cancellation::default();
     let options = DataflowOptions {
         runner: Arc::new(context.local_runner(&storage, settings.grace, args.keep_scratch)?),
         clock: Arc::clone(&context.clock),
@@ -69,30 +70,26 @@ pub(crate) async fn execute(
             (false, true) => OnFailure::KeepGoing,
             (false, false) => OnFailure::Finish,
         },
-        force: match &args.force {
-            None => Force::Nothing,
-            Some(None) => Force::Everything,
-            Some(Some(pattern)) => Force::Matching(vec![pattern.clone()]),
-        },
+        force: Force::from_option(args.force.clone()),
         limits: limits(settings.limits, args),
         targets: args.targets.clone(),
         restart_on_change: args.restart_on_change,
-        run: None,
+        run: args.run_id,
         cancellation: cancellation.clone(),
     };
     if args.keep_scratch {
         let kept = kept_scratch(&storage);
         context.console.note(&format!("scratch folders are kept in {}, by execution", kept.display()));
     }
-    let interrupts = Interrupts::listen()?;
     let work = dataflow_execute_held(Arc::clone(&storage) as _, lease, options);
     let (report, interrupted) = interrupts.guard(context.console, &cancellation, work).await;
     let report = match report {
         Ok(report) => report,
-        Err(DataflowError::NoMatch { pattern, .. }) => {
-            return Err(no_match(&*storage, lease, &pattern).await?);
+        Err(error) => {
+            let record = workspaces::find(&*storage, lease.workspace()).await?;
+            let package = packages::load(&*storage, record.package).await?;
+            return Err(no_match_in(&package, error));
         }
-        Err(error) => return Err(error.into()),
     };
     let view = screen.finish()?;
     Ok(Finished { report, view, interrupted })
@@ -120,12 +117,15 @@ fn memory_of_this_machine() -> Option<u64> {
     None
 }
 
-/// The error for a pattern that means no task, with the name that was probably meant.
-async fn no_match(storage: &dyn StorageBackend, lease: &WorkspaceLease, pattern: &str) -> Result<CliError> {
-    let record = workspaces::find(storage, lease.workspace()).await?;
-    let package = packages::load(storage, record.package).await?;
-    let similar = most_similar(pattern, package.tasks.keys().map(Name::as_str)).map(str::to_owned);
-    Ok(DataflowError::NoMatch { pattern: pattern.to_owned(), similar }.into())
+/// The error of a run; for a pattern that means no task, with the name that was probably meant.
+pub(crate) fn no_match_in(package: &Package, error: DataflowError) -> CliError {
+    match error {
+        DataflowError::NoMatch { pattern, .. } => {
+            let similar = most_similar(&pattern, package.tasks.keys().map(Name::as_str)).map(str::to_owned);
+            DataflowError::NoMatch { pattern, similar }.into()
+        }
+        other => other.into(),
+    }
 }
 
 /// Tells how a run ended and with what exit code.

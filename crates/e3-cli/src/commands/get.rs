@@ -2,10 +2,12 @@
 
 use std::{fs, path::Path};
 
-use e3_core::{Access, ObjectStoreExt, StorageBackend};
+use e3_core::{
+    Access, DatasetRef, HistoryEntry, ObjectStoreExt, Origin, StorageBackend, history, operations,
+};
 use e3_exec::materialise;
 use e3_pipeline::most_similar;
-use e3_types::{DatasetPath, Kind};
+use e3_types::{DatasetPath, Kind, Package, Timestamp};
 use futures::TryStreamExt;
 
 use crate::{
@@ -13,6 +15,7 @@ use crate::{
     console::write_bytes,
     context::{Context, Deployed},
     error::{CliError, Exit, Result},
+    format,
 };
 
 pub(crate) async fn get(context: &Context, args: &GetArgs) -> Result<Exit> {
@@ -26,7 +29,11 @@ pub(crate) async fn get(context: &Context, args: &GetArgs) -> Result<Exit> {
             context.workspace
         ))
     })?;
-    let value = values.get(path).ok_or_else(|| {
+    let then = match args.at {
+        Some(moment) => Some(at(context, &*storage, &package, path, moment.time(context.clock.now())).await?),
+        None => None,
+    };
+    let value = then.as_ref().or_else(|| values.get(path)).ok_or_else(|| {
         let is_output = package.tasks.values().any(|task| task.output == *path);
         let hint = if is_output {
             format!("`e3 run {path}` makes it")
@@ -54,3 +61,37 @@ pub(crate) async fn get(context: &Context, args: &GetArgs) -> Result<Exit> {
     }
     Ok(Exit::Done)
 }
+
+/// What a dataset held at a time: an input by the operations of the workspace, an output by the history of its task.
+async fn at(
+    context: &Context,
+    storage: &dyn StorageBackend,
+    package: &Package,
+    path: &DatasetPath,
+    time: Timestamp,
+) -> Result<DatasetRef> {
+    let workspace = &context.workspace;
+    let nothing = || {
+        CliError::not_found(format!("`{path}` held nothing at {}, as far as is known", format::time(time)))
+    };
+    let Some((task, _)) = package.tasks.iter().find(|(_, task)| task.output == *path) else {
+        let value = operations::value_at(storage, workspace, path, time).await?;
+        return value.ok_or_else(nothing);
+    };
+    let mut before = None;
+    loop {
+        let page = history::list(storage, workspace, task, before, PAGE).await?;
+        before = Some(page.last().map(|entry| (entry.run, entry.seq)).ok_or_else(nothing)?);
+        for HistoryEntry { record, .. } in page {
+            if let (Some(object), None) = (record.output, &record.item)
+                && record.at <= time
+                && record.published
+            {
+                return Ok(DatasetRef { object, origin: Origin::Task, at: record.at, made: None });
+            }
+        }
+    }
+}
+
+/// How many entries of the history are read at once.
+const PAGE: usize = 64;

@@ -4,7 +4,7 @@ use std::{fs::File, path::Path};
 
 use e3_core::{StorageBackend, archive, packages};
 use e3_pipeline::{Project, StatCache, build, track};
-use e3_types::{Hash, PackageName, PackageVersion};
+use e3_types::{Hash, ObjectRef, PackageName, PackageVersion};
 use serde::Serialize;
 
 use crate::{
@@ -82,18 +82,7 @@ async fn list(context: &Context) -> Result<Exit> {
 
 async fn export(context: &Context, args: &ExportArgs) -> Result<Exit> {
     let storage = context.open_repository()?;
-    let (name, version) = match args.package.split_once('@') {
-        Some((name, version)) => (name, Some(version)),
-        None => (args.package.as_str(), None),
-    };
-    let name: PackageName = name.parse().map_err(|error| CliError::usage(format!("{error}")))?;
-    let version: Option<PackageVersion> =
-        version.map(str::parse).transpose().map_err(|error| CliError::usage(format!("{error}")))?;
-    let version = match version {
-        Some(version) => version,
-        None => only_version(&*storage, &name).await?,
-    };
-    let object = packages::find(&*storage, &name, &version).await?;
+    let (name, version, object) = find_package(&*storage, &args.package).await?;
     let path = &args.output;
     let failed = |error| CliError::environment(format!("writing `{}`", path.display()), error);
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -101,6 +90,26 @@ async fn export(context: &Context, args: &ExportArgs) -> Result<Exit> {
     archive::export(&*storage, object, file.as_file_mut()).await?;
     file.persist(path).map_err(|error| failed(error.error))?;
     tell(context, vec![Listed { name, version, object: object.hash }], "exported")
+}
+
+/// The package that is meant by NAME or NAME@VERSION.
+pub(crate) async fn find_package(
+    storage: &dyn StorageBackend,
+    text: &str,
+) -> Result<(PackageName, PackageVersion, ObjectRef)> {
+    let (name, version) = match text.split_once('@') {
+        Some((name, version)) => (name, Some(version)),
+        None => (text, None),
+    };
+    let name: PackageName = name.parse().map_err(|error| CliError::usage(format!("{error}")))?;
+    let version: Option<PackageVersion> =
+        version.map(str::parse).transpose().map_err(|error| CliError::usage(format!("{error}")))?;
+    let version = match version {
+        Some(version) => version,
+        None => only_version(storage, &name).await?,
+    };
+    let object = packages::find(storage, &name, &version).await?;
+    Ok((name, version, object))
 }
 
 async fn only_version(storage: &dyn StorageBackend, name: &PackageName) -> Result<PackageVersion> {

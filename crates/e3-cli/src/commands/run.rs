@@ -1,83 +1,166 @@
 //! `e3 run` and `e3 start`: the everyday command, and the part of it that only executes.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use e3_core::{
-    Deployment, RunReport, StorageBackend, WorkspaceLease, datasets::Assignment, packages, workspaces,
+    Cancellation, Deployment, RunReport, Source, StorageBackend, WorkspaceLease, datasets::Assignment,
+    packages, workspaces,
 };
-use e3_pipeline::{Built, OutputLink, Project, StatCache, build, track};
+use e3_pipeline::{Built, OutputLink, Pipeline, Project, StatCache, build, track};
 use e3_store::LocalStorage;
 use e3_types::RunState;
 
-use super::execute::{self, Settings};
+use super::{
+    detach,
+    execute::{self, Finished, Settings},
+    plan,
+    stage::Stage,
+    watch,
+};
 use crate::{
     args::{ExecuteArgs, RunArgs},
     context::Context,
     error::{CliError, Exit, Result},
+    interrupt::Interrupts,
     outputs,
 };
 
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
+    if args.execute.dry_run {
+        let stage = Stage::for_run(context, args.reset).await?;
+        return plan::dry_run(context, stage, args.execute).await;
+    }
     let folder = context.project()?;
-    let pipeline = context.pipeline(&folder)?;
-    let built = build(&pipeline, |name| context.variable(name))?;
     let storage = context.create_repository(&folder)?;
-    let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
-
-    let tracked = track_files(context, &storage, &folder, &built).await?;
-    deploy(context, &*storage, &lease, &built, &tracked, args.reset).await?;
-    let settings = Settings {
-        jobs: pipeline.run.jobs,
-        keep_going: pipeline.run.keep_going,
-        grace: pipeline.run.grace,
-        limits: pipeline.run.limits.clone(),
-    };
-    let finished = execute::execute(context, Arc::clone(&storage), &lease, &args.execute, settings).await?;
-
-    // The outputs are part of what is reported, so they are in place before it is.
-    place(context, &storage, folder, &pipeline.outputs, &finished.report, args.force_outputs).await?;
-    execute::tell(context, &*storage, &finished).await
+    if args.execute.detach {
+        return detach::detach(context, &storage).await;
+    }
+    if args.watch {
+        return watch::watch(context, args, folder, storage).await;
+    }
+    let round = Round { context, args: &args, folder, storage };
+    let (pipeline, built) = round.read()?;
+    let lease = WorkspaceLease::acquire(&*round.storage, &context.workspace, &context.holder).await?;
+    round.deploy(&lease, &built).await?;
+    let mut interrupts = Interrupts::listen()?;
+    let finished = round.execute(&lease, &pipeline, &mut interrupts, Cancellation::default()).await?;
+    round.finish(&pipeline, &finished).await
 }
 
 pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> {
+    if args.dry_run {
+        let stage = Stage::deployed(context).await?;
+        return plan::dry_run(context, stage, args).await;
+    }
     let storage = context.open_repository()?;
+    if args.detach {
+        return detach::detach(context, &storage).await;
+    }
     let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
-    let finished =
-        execute::execute(context, Arc::clone(&storage), &lease, &args, Settings::default()).await?;
+    let mut interrupts = Interrupts::listen()?;
+    let cancellation = Cancellation::default();
+    let settings = Settings::default();
+    let finished = execute::execute(
+        context,
+        Arc::clone(&storage),
+        &lease,
+        &args,
+        settings,
+        &mut interrupts,
+        cancellation,
+    )
+    .await?;
     execute::tell(context, &*storage, &finished).await
 }
 
-/// Deploys the package, and gives the inputs that follow files of the project what these hold now.
-async fn deploy(
-    context: &Context,
-    storage: &dyn StorageBackend,
-    lease: &WorkspaceLease,
-    built: &Built,
-    tracked: &[Assignment],
-    reset: bool,
-) -> Result<()> {
-    let sources = built.objects.iter().cloned().map(e3_core::Source::Bytes).collect();
-    storage.objects().put_many(sources).await?;
-    let object = packages::store(storage, &built.package).await?;
-    let deployment = Deployment { object, package: &built.package, tracked, reset };
-    let report = workspaces::deploy(storage, &*context.clock, lease, deployment).await?;
-    for path in report.kept {
-        if tracked.iter().any(|value| value.path == path) {
-            context.console.note(&format!(
-                "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
-            ));
-        } else if report.is_new_package {
-            context.console.note(&format!("input `{path}` keeps the value that was set; `--reset` drops it"));
-        }
+/// One round of `run`: read, deploy, execute, put the outputs in place.
+pub(crate) struct Round<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) args: &'a RunArgs,
+    pub(crate) folder: PathBuf,
+    pub(crate) storage: Arc<LocalStorage>,
+}
+
+impl Round<'_> {
+    pub(crate) fn read(&self) -> Result<(Pipeline, Built)> {
+        let pipeline = self.context.pipeline(&self.folder)?;
+        let built = build(&pipeline, |name| self.context.variable(name))?;
+        Ok((pipeline, built))
     }
-    Ok(())
+
+    /// Deploys the package, and gives the inputs that follow files of the project what these hold now.
+    pub(crate) async fn deploy(&self, lease: &WorkspaceLease, built: &Built) -> Result<()> {
+        let Self { context, storage, .. } = self;
+        let tracked = track_files(context, storage, &self.folder, built).await?;
+        let sources = built.objects.iter().cloned().map(Source::Bytes).collect();
+        storage.objects().put_many(sources).await?;
+        let object = packages::store(&**storage, &built.package).await?;
+        let deployment =
+            Deployment { object, package: &built.package, tracked: &tracked, reset: self.args.reset };
+        let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
+        for path in report.kept {
+            if tracked.iter().any(|value| value.path == path) {
+                context.console.note(&format!(
+                    "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
+                ));
+            } else if report.is_new_package {
+                context
+                    .console
+                    .note(&format!("input `{path}` keeps the value that was set; `--reset` drops it"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn execute(
+        &self,
+        lease: &WorkspaceLease,
+        pipeline: &Pipeline,
+        interrupts: &mut Interrupts,
+        cancellation: Cancellation,
+    ) -> Result<Finished> {
+        let settings = Settings {
+            jobs: pipeline.run.jobs,
+            keep_going: pipeline.run.keep_going,
+            grace: pipeline.run.grace,
+            limits: pipeline.run.limits.clone(),
+        };
+        let (storage, args) = (Arc::clone(&self.storage), &self.args.execute);
+        execute::execute(self.context, storage, lease, args, settings, interrupts, cancellation).await
+    }
+
+    /// The outputs are part of what is reported, so they are in place before it is.
+    pub(crate) async fn finish(&self, pipeline: &Pipeline, finished: &Finished) -> Result<Exit> {
+        self.place(&pipeline.outputs, &finished.report).await?;
+        execute::tell(self.context, &*self.storage, finished).await
+    }
+
+    /// Puts the outputs in place, if the run has made them.
+    async fn place(
+        &self,
+        links: &std::collections::BTreeMap<String, OutputLink>,
+        report: &RunReport,
+    ) -> Result<()> {
+        if report.state != RunState::Completed || links.is_empty() {
+            return Ok(());
+        }
+        let Self { context, args, folder, storage } = self;
+        let written = outputs::place(context, storage, folder, links, args.force_outputs).await?;
+        for path in written {
+            context.console.note(&format!("wrote {path}"));
+        }
+        Ok(())
+    }
 }
 
 /// What the files of the project hold now that inputs follow.
-async fn track_files(
+pub(crate) async fn track_files(
     context: &Context,
     storage: &LocalStorage,
-    folder: &std::path::Path,
+    folder: &Path,
     built: &Built,
 ) -> Result<Vec<Assignment>> {
     let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
@@ -85,23 +168,4 @@ async fn track_files(
     let tracked = track(storage, &*context.clock, &mut cache, &project, &built.tracked).await?;
     cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
     Ok(tracked.values)
-}
-
-/// Puts the outputs in place, if the run has made them.
-async fn place(
-    context: &Context,
-    storage: &LocalStorage,
-    folder: PathBuf,
-    links: &std::collections::BTreeMap<String, OutputLink>,
-    report: &RunReport,
-    force: bool,
-) -> Result<()> {
-    if report.state != RunState::Completed || links.is_empty() {
-        return Ok(());
-    }
-    let written = outputs::place(context, storage, &folder, links, force).await?;
-    for path in written {
-        context.console.note(&format!("wrote {path}"));
-    }
-    Ok(())
 }

@@ -46,6 +46,11 @@ impl Changes {
         Self { workspace: workspace.clone(), counter, operation, news, _follower: follower }
     }
 
+    /// The last operation that was taken.
+    pub(super) fn operation(&self) -> u64 {
+        self.operation
+    }
+
     /// Returns when something has changed.
     pub(super) async fn wait(&mut self) -> Result<(), RefError> {
         match self.news.recv().await {

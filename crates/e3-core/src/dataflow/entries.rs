@@ -9,17 +9,17 @@ use super::items::ItemSpec;
 use crate::{ObjectStoreExt, StorageBackend, StorageError, packages, tree::LARGEST_DIR};
 
 /// What a task that runs once per entry is about.
-pub(super) struct Entries {
+pub(crate) struct Entries {
     /// The entries by name.
-    pub(super) items: Vec<ItemSpec>,
+    pub(crate) items: Vec<ItemSpec>,
     /// The task objects that they are executed as.
-    pub(super) objects: Vec<Bytes>,
+    pub(crate) objects: Vec<Bytes>,
     /// The kind of each output.
-    pub(super) output: Kind,
+    pub(crate) output: Kind,
 }
 
 /// Reads the folder `folder` for the task object `task`. The inner error is the task's own.
-pub(super) async fn entries(
+pub(crate) async fn entries(
     storage: &dyn StorageBackend,
     task: Hash,
     folder: ObjectRef,
@@ -80,7 +80,7 @@ impl Made<'_> {
 }
 
 /// The folder of the outputs of all entries, each under its entry's name.
-pub(super) fn folder(outputs: Vec<(Arc<str>, ObjectRef)>, kind: Kind) -> Bytes {
+pub(crate) fn folder(outputs: Vec<(Arc<str>, ObjectRef)>, kind: Kind) -> Bytes {
     let entry = |object| match kind {
         Kind::Dir => DirEntry::Dir(object),
         Kind::File | Kind::Json => DirEntry::File(FileEntry { object, executable: false }),

@@ -43,7 +43,8 @@ pub async fn dataflow_execute_held(
         .map_err(WorkspaceError::from)?;
     let deployed = workspaces::find(&*storage, workspace).await?;
     let package = packages::load(&*storage, deployed.package).await?;
-    let graph = graph(&package, &options)?;
+    let graph = graph(&package, &options.targets, &options.force)?;
+    check_limits(&graph, &options)?;
 
     // What is read first is at most older than what is read next: a change in between is seen as one, and does nothing.
     let counter = storage.refs().change_counter(workspace).await.map_err(failed)?;
@@ -96,16 +97,25 @@ pub async fn dataflow_execute_held(
     Ok(RunReport { lost, ..ended? })
 }
 
-/// The graph of the tasks that are meant, if they can all be run.
-pub(super) fn graph(package: &Package, options: &DataflowOptions) -> Result<Arc<Graph>, DataflowError> {
+/// The graph of the tasks that are meant.
+pub(crate) fn graph(
+    package: &Package,
+    targets: &[NamePattern],
+    force: &Force,
+) -> Result<Arc<Graph>, DataflowError> {
     let no_match =
         |pattern: NamePattern| DataflowError::NoMatch { pattern: pattern.to_string(), similar: None };
-    let selected = NamePattern::select(&options.targets, package).map_err(no_match)?;
-    if let Force::Matching(patterns) = &options.force {
+    let selected = NamePattern::select(targets, package).map_err(no_match)?;
+    if let Force::Matching(patterns) = force {
         NamePattern::select(patterns, package).map_err(no_match)?;
     }
     let graph =
         Graph::new(&selected).map_err(|source| PackageError::Graph { name: package.name.clone(), source })?;
+    Ok(Arc::new(graph))
+}
+
+/// Refuses tasks that need more than there is.
+fn check_limits(graph: &Graph, options: &DataflowOptions) -> Result<(), DataflowError> {
     for policy in graph.policies() {
         for (resource, &needs) in policy.resources.iter().filter(|(name, _)| name.as_str() != CPU_NAME) {
             if let Some(&limit) = options.limits.get(resource)
@@ -118,5 +128,5 @@ pub(super) fn graph(package: &Package, options: &DataflowOptions) -> Result<Arc<
             }
         }
     }
-    Ok(Arc::new(graph))
+    Ok(())
 }

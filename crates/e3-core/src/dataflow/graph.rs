@@ -300,12 +300,12 @@ impl Graph {
     }
 
     /// For a task that runs once per entry: of which of its inputs.
-    pub(super) fn each(&self, task: TaskIndex) -> Option<usize> {
+    pub(crate) fn each(&self, task: TaskIndex) -> Option<usize> {
         if self.each.is_empty() { None } else { self.each.get(&task).copied() }
     }
 
     /// The tasks that a task waits for; one that it reads twice comes twice.
-    pub(super) fn dependencies(&self, task: TaskIndex) -> impl Iterator<Item = TaskIndex> + '_ {
+    pub(crate) fn dependencies(&self, task: TaskIndex) -> impl Iterator<Item = TaskIndex> + '_ {
         self.inputs(task).iter().filter_map(|input| match input {
             Input::Task(producer) => Some(*producer),
             Input::Root(_) => None,

@@ -77,6 +77,11 @@ impl Dataflow {
         self.expansions.get(&task)?.units().map(output).collect()
     }
 
+    /// The units of a task's entries, if they are known.
+    pub fn entries_of(&self, task: TaskIndex) -> Option<Vec<Unit>> {
+        Some(self.expansions.get(&task)?.units().collect())
+    }
+
     /// The name of the entry that a unit is about.
     pub fn item_name(&self, unit: Unit) -> Option<&Arc<str>> {
         self.item(unit).map(|item| &item.name)

@@ -2,8 +2,8 @@
 
 mod change;
 mod changes;
-mod entries;
-mod execute;
+pub(crate) mod entries;
+pub(crate) mod execute;
 mod graph;
 mod items;
 mod journal;

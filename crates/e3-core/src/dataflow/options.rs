@@ -73,6 +73,8 @@ pub struct RunReport {
     pub failures: Vec<TaskFailure>,
     /// The inputs without a value that something was blocked by.
     pub unassigned: BTreeSet<DatasetPath>,
+    /// The last operation of the workspace that the run has taken in.
+    pub operation: u64,
     /// The run that was found dead before this one began, if there was one.
     pub lost: Option<RunId>,
 }
@@ -144,8 +146,17 @@ impl DataflowError {
 }
 
 impl Force {
+    /// What a flag with or without a pattern means.
+    pub fn from_option(option: Option<Option<NamePattern>>) -> Self {
+        match option {
+            None => Self::Nothing,
+            Some(None) => Self::Everything,
+            Some(Some(pattern)) => Self::Matching(vec![pattern]),
+        }
+    }
+
     /// Why the cache is not asked about a task, if it is not.
-    pub(super) fn reason(&self, task: &Name) -> Option<RunReason> {
+    pub(crate) fn reason(&self, task: &Name) -> Option<RunReason> {
         let forced = match self {
             Self::Nothing => false,
             Self::Everything => true,

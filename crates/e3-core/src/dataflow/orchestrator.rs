@@ -369,7 +369,7 @@ impl<'a> Orchestrator<'a> {
             (unit, Report::RetryIsDue { wait })
         });
         let (task, item) = self.name_of(unit);
-        let changes = vec![self.history(unit, Some(execution), None, false)];
+        let changes = vec![self.history(unit, Some(execution), None, false, false)];
         let event = EventKind::AttemptFailed { task, item, attempt, execution, failure, retry_in_ms };
         self.happened(Some(unit), event, changes).await
     }
@@ -385,7 +385,7 @@ impl<'a> Orchestrator<'a> {
         let (task, item) = self.name_of(unit);
         let mut changes = Vec::new();
         if failure != Failure::Cancelled {
-            changes.extend(execution.map(|_| self.history(unit, execution, None, false)));
+            changes.extend(execution.map(|_| self.history(unit, execution, None, false, false)));
             if !superseded {
                 let (task, item, failure) = (task.clone(), item.clone(), failure.clone());
                 self.failures.push((unit, TaskFailure { task, item, attempt, execution, failure }));
@@ -413,8 +413,9 @@ impl<'a> Orchestrator<'a> {
             let published = self.publisher.completed(&self.graph, index, key, execution, output, now);
             changes.extend(published);
         }
-        if !cached || !changes.is_empty() {
-            changes.push(self.history(unit, execution, Some(output), cached));
+        let published = !changes.is_empty();
+        if !cached || published {
+            changes.push(self.history(unit, execution, Some(output), cached, published));
         }
         if !cached && execution.is_some() {
             self.durations.insert(task.clone(), took_ms);
@@ -431,9 +432,12 @@ impl<'a> Orchestrator<'a> {
         execution: Option<ExecutionId>,
         output: Option<ObjectRef>,
         cached: bool,
+        published: bool,
     ) -> RefChange {
         let (task, item) = self.name_of(unit);
-        let record = HistoryRecord { at: self.options.clock.now(), item, execution, output, cached };
+        let because = self.flow.run_reason(unit);
+        let at = self.options.clock.now();
+        let record = HistoryRecord { at, item, execution, output, cached, published, because };
         history::add(&self.record.workspace, &task, self.record.run, self.seq, &record)
     }
 
@@ -464,6 +468,7 @@ impl<'a> Orchestrator<'a> {
             state,
             summary,
             failures: order.iter().filter_map(|unit| failures.remove(unit)).collect(),
+            operation: self.changes.operation(),
             unassigned: self.flow.unassigned().cloned().collect(),
             lost: None,
         })

@@ -477,7 +477,7 @@ impl Dataflow {
     }
 
     /// The task object of a task that runs once per entry, and the folder of the entries.
-    pub(super) fn folder_of(&self, task: TaskIndex) -> Option<(Hash, ObjectRef)> {
+    pub(crate) fn folder_of(&self, task: TaskIndex) -> Option<(Hash, ObjectRef)> {
         let folder = match self.graph.inputs(task)[self.graph.each(task)?] {
             Input::Root(root) => self.roots[root.at()]?,
             Input::Task(producer) => self.outputs[producer.at()]?,

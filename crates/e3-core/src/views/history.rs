@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use e3_types::{ExecutionId, Name, ObjectRef, RunId, Timestamp, WorkspaceName};
+use e3_types::{ExecutionId, Name, ObjectRef, RunId, RunReason, Timestamp, WorkspaceName};
 use serde::{Deserialize, Serialize};
 
 use super::{decode, encode, read};
@@ -25,6 +25,11 @@ pub struct HistoryRecord {
     pub output: Option<ObjectRef>,
     /// Whether an earlier execution answered.
     pub cached: bool,
+    /// Whether the output became what the task's dataset holds.
+    pub published: bool,
+    /// Why the cache could not answer, where it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<RunReason>,
 }
 
 /// A record of the history with its place: runs sort by time, events within a run by number.

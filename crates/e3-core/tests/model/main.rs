@@ -308,7 +308,7 @@ impl Run {
     }
 
     /// Lets everything take its course.
-    fn to_the_end(&mut self, world: &World) {
+    fn go_on_to_the_end(&mut self, world: &World) {
         for _ in 0..10_000 {
             if self.ended.is_some() {
                 assert!(self.running.is_empty(), "nothing is left behind");
@@ -409,17 +409,17 @@ impl StateMachineTest for Run {
 
     fn teardown(mut run: Self, world: World) {
         let was_open = run.ended.is_none();
-        run.to_the_end(&world);
+        run.go_on_to_the_end(&world);
         if was_open && !run.is_behind {
             run.check_end(&world, !run.cancelled && world.on_failure == OnFailure::KeepGoing);
         }
         // Whatever has happened, the next run ends like one that nothing has happened to.
         let world = World { on_failure: OnFailure::KeepGoing, ..world };
         let mut resumed = Self::new(&world, run.cache);
-        resumed.to_the_end(&world);
+        resumed.go_on_to_the_end(&world);
         resumed.check_end(&world, true);
         let mut undisturbed = Self::new(&world, HashMap::new());
-        undisturbed.to_the_end(&world);
+        undisturbed.go_on_to_the_end(&world);
         undisturbed.check_end(&world, true);
     }
 }

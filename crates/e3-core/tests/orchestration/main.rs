@@ -1,5 +1,7 @@
 //! The orchestration on the mock: in memory, with paused time, without processes.
 
+#![expect(clippy::unwrap_used, reason = "a step of a test that fails ends the test")]
+
 mod basics;
 mod items;
 mod limits;

@@ -1,0 +1,75 @@
+//! What a run would start from: the package and the inputs, as `run` would deploy them, without doing so.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use e3_core::{
+    DatasetRef, Deployment, PackageError, Source, StorageBackend, WorkspaceError, datasets, packages,
+    workspaces,
+};
+use e3_pipeline::build;
+use e3_store::LocalStorage;
+use e3_types::{DatasetPath, ObjectRef, Package};
+
+use super::run::track_files;
+use crate::{
+    context::Context,
+    error::{Exit, Result},
+};
+
+/// A workspace as a run would find it.
+pub(crate) struct Stage {
+    pub(crate) storage: Arc<LocalStorage>,
+    pub(crate) package: Package,
+    pub(crate) roots: BTreeMap<DatasetPath, DatasetRef>,
+}
+
+impl Stage {
+    /// As `run` would make it, if there is a pipeline file; else what is deployed. Objects are stored, but nothing refers
+    /// to them.
+    pub(crate) async fn for_run(context: &Context, reset: bool) -> Result<Self> {
+        let folder = match context.project() {
+            Ok(folder) => folder,
+            Err(error) if error.exit == Exit::NotFound => return Self::deployed(context).await,
+            Err(error) => return Err(error),
+        };
+        let pipeline = context.pipeline(&folder)?;
+        let built = build(&pipeline, |name| context.variable(name))?;
+        let storage = context.create_repository(&folder)?;
+        let tracked = track_files(context, &storage, &folder, &built).await?;
+        storage.objects().put_many(built.objects.into_iter().map(Source::Bytes).collect()).await?;
+        let before = datasets::read_roots(storage.refs(), &context.workspace).await?;
+        let old = match workspaces::find(&*storage, &context.workspace).await {
+            Ok(record) => loaded(packages::load(&*storage, record.package).await)?,
+            Err(WorkspaceError::NotFound(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let package = built.package;
+        let object = ObjectRef::of(&package.encode());
+        let deployment = Deployment { object, package: &package, tracked: &tracked, reset };
+        let roots = deployment.applied_to(&before, old.as_ref(), context.clock.now()).roots;
+        Ok(Self { storage, package, roots })
+    }
+
+    /// What is deployed.
+    pub(crate) async fn deployed(context: &Context) -> Result<Self> {
+        let storage = context.open_repository()?;
+        let record = workspaces::find(&*storage, &context.workspace).await?;
+        let package = packages::load(&*storage, record.package).await?;
+        let roots = datasets::read_roots(storage.refs(), &context.workspace).await?;
+        Ok(Self { storage, package, roots })
+    }
+
+    /// The objects of the inputs.
+    pub(crate) fn objects(&self) -> BTreeMap<DatasetPath, ObjectRef> {
+        self.roots.iter().map(|(path, value)| (path.clone(), value.object)).collect()
+    }
+}
+
+/// A package that cannot be read any more has nothing that could be kept, as for a deployment.
+fn loaded(package: std::result::Result<Package, PackageError>) -> Result<Option<Package>> {
+    match package {
+        Ok(package) => Ok(Some(package)),
+        Err(PackageError::Storage(error)) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
+}

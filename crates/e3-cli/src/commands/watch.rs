@@ -1,0 +1,103 @@
+//! `e3 run --watch`: one run after the other, whenever something has changed. Changes of files are followed while a run
+//! goes on too, and reach it as changes of its inputs.
+
+use std::{convert::Infallible, path::PathBuf, sync::Arc};
+
+use e3_core::{
+    Cancellation, Origin, StorageBackend, WorkspaceLease,
+    datasets::{self, Assignment},
+    operations,
+};
+use e3_pipeline::Built;
+use e3_store::LocalStorage;
+use e3_types::DatasetPath;
+
+use super::run::{Round, track_files};
+use crate::{
+    args::RunArgs,
+    context::Context,
+    error::{CliError, Exit, Result},
+    files::Files,
+    interrupt::Interrupts,
+};
+
+pub(crate) async fn watch(
+    context: &Context,
+    args: RunArgs,
+    folder: PathBuf,
+    storage: Arc<LocalStorage>,
+) -> Result<Exit> {
+    let round = Round { context, args: &args, folder, storage };
+    let lease = WorkspaceLease::acquire(&*round.storage, &context.workspace, &context.holder).await?;
+    let mut interrupts = Interrupts::listen()?;
+    let mut files = Files::new(&round.folder)?;
+    // The last operation that a run has taken in.
+    let mut done = None;
+    loop {
+        let counter = round.storage.refs().change_counter(&context.workspace).await?;
+        let there = async {
+            let (pipeline, built) = round.read()?;
+            files.follow(&built)?;
+            round.deploy(&lease, &built).await?;
+            let head = operations::head(&*round.storage, &context.workspace).await?;
+            Ok::<_, CliError>((pipeline, built, head))
+        };
+        match there.await {
+            Ok((pipeline, built, head)) if done != Some(head) => {
+                let cancellation = Cancellation::default();
+                let run = round.execute(&lease, &pipeline, &mut interrupts, cancellation.clone());
+                let finished = tokio::select! {
+                    finished = run => finished?,
+                    never = follow(&round, &built, &mut files, &cancellation) => match never {},
+                };
+                let exit = round.finish(&pipeline, &finished).await?;
+                if finished.interrupted.is_some() {
+                    return Ok(exit);
+                }
+                done = Some(finished.report.operation);
+                context.console.note("watching for changes; Ctrl-C ends it");
+                continue;
+            }
+            Ok(_) => {}
+            // A file may be gone for a moment, or the pipeline wrong until it is mended.
+            Err(error) => context.console.warn(&e3_console::error_line(&error.message)),
+        }
+        tokio::select! {
+            exit = interrupts.next() => return Ok(exit),
+            () = files.changed() => {}
+            changed = round.storage.refs().changed(&context.workspace, counter) => drop(changed?),
+        }
+    }
+}
+
+/// Brings changes of files into the workspace while it runs. Another pipeline has to wait for the end of the run, or ends it
+/// if that is asked for.
+async fn follow(
+    round: &Round<'_>,
+    built: &Built,
+    files: &mut Files,
+    cancellation: &Cancellation,
+) -> Infallible {
+    let mut told = false;
+    loop {
+        files.changed().await;
+        let another = round.read().map_or(true, |(_, now)| now.package != built.package);
+        if another && round.args.execute.restart_on_change {
+            cancellation.stop.cancel();
+        } else if another && !told {
+            round.context.console.note("the pipeline has changed: that counts when this run has ended");
+            told = true;
+        } else if !another && let Err(error) = bring(round, built).await {
+            round.context.console.warn(&e3_console::error_line(&error.message));
+        }
+    }
+}
+
+async fn bring(round: &Round<'_>, built: &Built) -> Result<()> {
+    let Round { context, storage, folder, .. } = round;
+    let tracked = track_files(context, storage, folder, built).await?;
+    let now = datasets::read_roots(storage.refs(), &context.workspace).await?;
+    let by_user = |path: &DatasetPath| now.get(path).is_some_and(|value| value.origin == Origin::User);
+    let values: Vec<Assignment> = tracked.into_iter().filter(|value| !by_user(&value.path)).collect();
+    Ok(datasets::set(&**storage, &*context.clock, &context.workspace, &values, Origin::Project).await?)
+}
