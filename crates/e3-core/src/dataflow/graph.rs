@@ -4,7 +4,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BTreeSet, BinaryHeap, HashMap},
 };
 
 use e3_types::{DatasetPath, Hash, Name, Package, TaskPolicy};
@@ -120,11 +120,7 @@ impl Graph {
         let names: Vec<Name> = package.tasks.keys().cloned().collect();
         let outputs: Vec<DatasetPath> = package.tasks.values().map(|task| task.output.clone()).collect();
         let by_output = producers(&names, &outputs)?;
-        let is_output = |path: &DatasetPath| find_output(&by_output, &outputs, path).is_some();
-        let read: std::collections::HashSet<&DatasetPath> =
-            package.tasks.values().flat_map(|task| &task.inputs).collect();
-        let roots: Vec<DatasetPath> =
-            package.datasets.keys().filter(|path| read.contains(path) && !is_output(path)).cloned().collect();
+        let (roots, numbers) = number_datasets(package, &by_output, &outputs);
 
         let mut inputs = Lists::with_capacity(count);
         let mut each = HashMap::new();
@@ -138,10 +134,7 @@ impl Graph {
                 return Err(unknown(&task.output));
             }
             for path in &task.inputs {
-                inputs.add(match find_output(&by_output, &outputs, path) {
-                    Some(producer) => Input::Task(producer),
-                    None => Input::Root(find_root(&roots, path).ok_or_else(|| unknown(path))?),
-                });
+                inputs.add(*numbers.get(path).ok_or_else(|| unknown(path))?);
             }
             if !inputs.end_list() {
                 return Err(too_many());
@@ -351,6 +344,25 @@ impl Graph {
     pub(super) fn policy_number(&self, task: TaskIndex) -> usize {
         self.policy_of[task.at()] as usize
     }
+}
+
+/// The root inputs that tasks read, by path, and where each dataset comes from that is written or read.
+fn number_datasets<'a>(
+    package: &'a Package,
+    by_output: &[TaskIndex],
+    outputs: &'a [DatasetPath],
+) -> (Vec<DatasetPath>, HashMap<&'a DatasetPath, Input>) {
+    let mut numbers = HashMap::with_capacity(package.datasets.len());
+    numbers.extend(by_output.iter().map(|task| (&outputs[task.at()], Input::Task(*task))));
+    let read: BTreeSet<&DatasetPath> =
+        package.tasks.values().flat_map(|task| &task.inputs).filter(|path| !numbers.contains_key(*path)).collect();
+    let known = read.into_iter().filter(|path| package.datasets.contains_key(*path));
+    let mut roots = Vec::new();
+    for (number, path) in (0_u32..).zip(known) {
+        roots.push(path.clone());
+        numbers.insert(path, Input::Root(RootIndex(number)));
+    }
+    (roots, numbers)
 }
 
 /// The tasks by the paths of their outputs, which are all different.

@@ -1,6 +1,7 @@
 //! `NamePattern`: which tasks are meant on a command line.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap},
     fmt,
     str::FromStr,
@@ -53,10 +54,9 @@ impl NamePattern {
 
     /// The package with only the tasks that the patterns mean and all that these need; the whole package if there is
     /// no pattern. The error is the pattern that matches nothing.
-    pub fn select(patterns: &[Self], package: &Package) -> Result<Package, Self> {
-        let mut selected = package.clone();
+    pub fn select<'a>(patterns: &[Self], package: &'a Package) -> Result<Cow<'a, Package>, Self> {
         if patterns.is_empty() {
-            return Ok(selected);
+            return Ok(Cow::Borrowed(package));
         }
         let mut open = Vec::new();
         let mut down = Vec::new();
@@ -84,8 +84,9 @@ impl NamePattern {
         let wanted = reach(open, |name| {
             package.tasks[name].inputs.iter().filter_map(|input| producers.get(input).copied())
         });
-        selected.tasks.retain(|name, _| wanted.contains(name));
-        Ok(selected)
+        let tasks = wanted.into_iter().map(|name| (name.clone(), package.tasks[name].clone())).collect();
+        let (name, version) = (package.name.clone(), package.version.clone());
+        Ok(Cow::Owned(Package { name, version, datasets: package.datasets.clone(), tasks }))
     }
 }
 

@@ -40,9 +40,17 @@ pub struct RefName(String);
 impl RefName {
     /// The name made of `segments`. They must not contain `/`: all are names, hashes or ids, whose grammar forbids it.
     pub fn new(segments: &[&dyn fmt::Display]) -> Self {
-        let segments: Vec<_> = segments.iter().map(ToString::to_string).collect();
-        debug_assert!(segments.iter().all(|segment| !segment.is_empty() && !segment.contains('/')));
-        Self(segments.join("/"))
+        use fmt::Write;
+        let mut name = String::with_capacity(96);
+        for segment in segments {
+            if !name.is_empty() {
+                name.push('/');
+            }
+            let start = name.len();
+            write!(name, "{segment}").expect("writing to a string does not fail");
+            debug_assert!(name.len() > start && !name[start..].contains('/'), "{name}");
+        }
+        Self(name)
     }
 
     /// The name that a store has kept as text.

@@ -85,7 +85,7 @@ impl PackageError {
 pub async fn load(storage: &dyn StorageBackend, object: ObjectRef) -> Result<Package, PackageError> {
     let bytes =
         storage.objects().get_bytes(&object.hash, LARGEST_PACKAGE).await.map_err(StorageError::from)?;
-    Package::decode(&bytes).map_err(|source| PackageError::Format { object, source })
+    Package::decode_known(&bytes).map_err(|source| PackageError::Format { object, source })
 }
 
 /// Reads a task object.
