@@ -9,26 +9,24 @@
 //! * `mock`: the same with `MockTaskRunner`, whose executions go through lookup, lease and records like real ones.
 //! * `local`: as `bare`, on `LocalStorage`: events, outputs and history are written to disk.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark talks, and has nobody to report errors to")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark talks, and has nobody to report errors to"
+)]
 
-use std::{
-    collections::BTreeMap,
-    num::NonZeroUsize,
-    process::Command,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, num::NonZeroUsize, process::Command, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use e3_core::{
-    Action, Clock, Dataflow, DataflowOptions, DataflowPolicy, Deployment, Graph, Holder, MemoryStorage, MockResponse,
-    MockTaskRunner, ObjectStoreExt, OnFailure, StorageBackend, SystemClock, TaskExecuteOptions, TaskResult,
-    TaskRunner, WorkspaceLease, dataflow_execute, packages, workspaces,
+    Action, Clock, Dataflow, DataflowOptions, DataflowPolicy, Deployment, Graph, Holder, MemoryStorage,
+    MockResponse, MockTaskRunner, ObjectStoreExt, OnFailure, StorageBackend, SystemClock, TaskExecuteOptions,
+    TaskResult, TaskRunner, WorkspaceLease, dataflow_execute, packages, workspaces,
 };
 use e3_store::LocalStorage;
 use e3_types::{
-    CommandLine, Event, EventKind, ExecutionId, Hash, Hasher, Kind, ObjectRef, Package, PackageTask, RunReason, Slot,
-    TaskInput, TaskObject, TaskPolicy, Timestamp,
+    CommandLine, Event, EventKind, ExecutionId, Hash, Hasher, Kind, ObjectRef, Package, PackageTask,
+    RunReason, Slot, TaskInput, TaskObject, TaskPolicy, Timestamp,
 };
 
 const LAYERS: usize = 10;
@@ -50,7 +48,12 @@ fn main() {
         let mut costs = Vec::new();
         for count in &counts {
             let own = std::env::current_exe().unwrap();
-            let output = Command::new(own).args([part, &count.to_string()]).output().unwrap();
+            let mut command = Command::new(own);
+            command.args([part, &count.to_string()]);
+            // Millions of small pages cost more than what is done on them, on some virtual machines more and more as memory
+            // is used up. With large ones (glibc only) it is the engine that is measured.
+            command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+            let output = command.output().unwrap();
             let text = String::from_utf8(output.stdout).unwrap();
             print!("{text}");
             let cost = text.split_whitespace().nth(3).and_then(|ns| ns.parse::<f64>().ok());
@@ -69,9 +72,9 @@ fn measure(part: &str, count: usize) -> String {
         "state" => state(count),
         _ => runtime.block_on(whole(part, count)),
     };
-    let rate = count as f64 / elapsed.as_secs_f64();
-    let ns = elapsed.as_nanos() as f64 / count as f64;
-    format!("{part:<6} {count:<9} {rate:>8.0}  {ns:>8.0}  {:>10}", bytes / count as u64)
+    let each = elapsed / u32::try_from(count).unwrap();
+    let (rate, ns) = (1_000_000_000 / each.as_nanos().max(1), each.as_nanos());
+    format!("{part:<6} {count:<9} {rate:>8}  {ns:>8}  {:>10}", bytes / count as u64)
 }
 
 /// Tasks in layers; each reads three of the layer before, those of the first layer an input of their own.
@@ -94,8 +97,13 @@ fn package(count: usize, task: Hash) -> Package {
         };
         let name = format!("t{number:07}");
         datasets.insert(name.parse().unwrap(), slot());
-        let wired =
-            PackageTask { task, inputs, output: name.parse().unwrap(), each: None, policy: TaskPolicy::default() };
+        let wired = PackageTask {
+            task,
+            inputs,
+            output: name.parse().unwrap(),
+            each: None,
+            policy: TaskPolicy::default(),
+        };
         tasks.insert(name.parse().unwrap(), wired);
     }
     Package { name: "layers".parse().unwrap(), version: "1".parse().unwrap(), datasets, tasks }
@@ -148,7 +156,9 @@ fn state(count: usize) -> (Duration, u64) {
         };
         match action {
             Action::Look { units } => {
-                units.into_iter().for_each(|unit| flow.missed(unit, RunReason::NoResult));
+                for unit in units {
+                    flow.missed(unit, RunReason::NoResult);
+                }
             }
             Action::Start { unit, attempt, because } => {
                 let task = graph.name(flow.task_of(unit)).clone();
@@ -169,7 +179,9 @@ fn state(count: usize) -> (Duration, u64) {
 /// An output that differs for different inputs.
 fn made_of(inputs: &[Hash]) -> ObjectRef {
     let mut mixed = Hasher::new();
-    inputs.iter().for_each(|input| mixed.update(input.as_bytes()));
+    for input in inputs {
+        mixed.update(input.as_bytes());
+    }
     ObjectRef { hash: mixed.finish(), size: 1 }
 }
 
@@ -178,7 +190,13 @@ struct Bare(Arc<dyn Clock>);
 
 #[async_trait]
 impl TaskRunner for Bare {
-    async fn execute(&self, _: &dyn StorageBackend, _: Hash, inputs: &[Hash], _: TaskExecuteOptions) -> TaskResult {
+    async fn execute(
+        &self,
+        _: &dyn StorageBackend,
+        _: Hash,
+        inputs: &[Hash],
+        _: TaskExecuteOptions,
+    ) -> TaskResult {
         let mut random = [0; 10];
         random.copy_from_slice(&inputs[0].to_string().as_bytes()[..10]);
         let execution = ExecutionId::from_parts(self.0.now().unix_ms(), random);

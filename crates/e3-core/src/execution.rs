@@ -116,7 +116,7 @@ pub struct Usage {
     pub peak_memory: Option<u64>,
 }
 
-/// Executes once: answers from the cache if it can, waits for another execution of the same key if there is one, and
+/// Executes once: waits for another execution of the same key if there is one, answers from the cache if it can, and
 /// otherwise calls `body` and records what came of it.
 ///
 /// Everything that is not the work itself is here: identity, lookup, the lease on the key, the record.
@@ -133,18 +133,14 @@ where
 {
     let attempt = async {
         let key = ExecutionKey::new(task, inputs);
-        if !options.force
-            && let Some(hit) = hit(context.storage, key).await?
-        {
-            return Ok(hit);
-        }
         let resource = key.lease();
         let leases = context.storage.leases();
         let lease = tokio::select! {
             lease = leases.acquire_when_free(&resource, context.holder) => lease?,
             () = options.cancellation.requested() => return Ok(without_execution(Failure::Cancelled)),
         };
-        // Whoever had the lease until now may have made the result.
+        // Looked up once, and here: whoever had the lease until now may have made the result, and a dataflow asks only for
+        // what it has looked up before.
         if !options.force
             && let Some(hit) = hit(context.storage, key).await?
         {

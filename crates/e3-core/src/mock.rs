@@ -11,8 +11,8 @@ use bytes::Bytes;
 use e3_types::{ErrorClass, Failure, Hash, ObjectRef};
 
 use crate::{
-    Clock, ExecutionContext, Holder, ObjectStoreExt, Outcome, StorageBackend, TaskExecuteOptions, TaskResult,
-    TaskRunner, Usage, perform,
+    Cancellation, Clock, ExecutionContext, Holder, ObjectStoreExt, Outcome, StorageBackend,
+    TaskExecuteOptions, TaskResult, TaskRunner, Usage, perform,
 };
 
 /// What a mocked task does.
@@ -69,8 +69,14 @@ pub struct MockCall {
     pub task: Hash,
     /// The inputs, in the task's order.
     pub inputs: Vec<Hash>,
-    /// The options of the call.
-    pub options: TaskExecuteOptions,
+    /// What it was called.
+    pub label: String,
+    /// Whether it was to be executed even if the result was known.
+    pub force: bool,
+    /// Which attempt it was, from 1.
+    pub attempt: u32,
+    /// The longest that it might take.
+    pub timeout: Option<Duration>,
 }
 
 type Responder = Arc<dyn Fn(&MockCall) -> MockResponse + Send + Sync>;
@@ -141,7 +147,12 @@ impl MockTaskRunner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn work(&self, storage: &dyn StorageBackend, call: &MockCall) -> Outcome {
+    async fn work(
+        &self,
+        storage: &dyn StorageBackend,
+        call: &MockCall,
+        cancellation: &Cancellation,
+    ) -> Outcome {
         let _at_work = AtWork::enter(self);
         let responder = {
             let state = self.state();
@@ -150,8 +161,8 @@ impl MockTaskRunner {
         let response = responder(call);
         let verdict = tokio::select! {
             biased;
-            () = call.options.cancellation.requested() => Err(Failure::Cancelled),
-            () = tokio::time::sleep(response.after) => match response.made {
+            () = cancellation.requested() => Err(Failure::Cancelled),
+            () = wait(response.after) => match response.made {
                 Ok(Made::Object(object)) => Ok(object),
                 Ok(Made::Bytes(bytes)) => storage.objects().put_bytes(bytes).await.map_err(|error| Failure::Error {
                     class: error.class(),
@@ -161,6 +172,13 @@ impl MockTaskRunner {
             },
         };
         Outcome { verdict, usage: Usage::default() }
+    }
+}
+
+/// No time is not even a turn of the timer.
+async fn wait(time: Duration) {
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
     }
 }
 
@@ -192,9 +210,10 @@ impl TaskRunner for MockTaskRunner {
         inputs: &[Hash],
         options: TaskExecuteOptions,
     ) -> TaskResult {
-        let call = MockCall { task, inputs: inputs.to_vec(), options };
+        let TaskExecuteOptions { ref label, force, attempt, timeout, .. } = options;
+        let call = MockCall { task, inputs: inputs.to_vec(), label: label.clone(), force, attempt, timeout };
         self.state().calls.push(call.clone());
         let context = ExecutionContext { storage, clock: &*self.clock, holder: &self.holder, runner: "mock" };
-        perform(context, task, inputs, &call.options, |_| self.work(storage, &call)).await
+        perform(context, task, inputs, &options, |_| self.work(storage, &call, &options.cancellation)).await
     }
 }

@@ -220,3 +220,26 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_package_whose_kinds_do_not_fit_is_refused() {
+    let (storage, _, package) = stored().await;
+    e3_core::packages::check(&storage, &package).await.unwrap();
+    let refused = async |change: fn(&mut Package)| {
+        let mut changed = package.clone();
+        change(&mut changed);
+        e3_core::packages::check(&storage, &changed).await.unwrap_err().to_string()
+    };
+    let kind = refused(|package| {
+        for slot in package.datasets.values_mut() {
+            slot.kind = if slot.kind == Kind::Json { Kind::File } else { Kind::Json };
+        }
+    });
+    assert!(kind.await.contains("to be of kind"));
+    let inputs = refused(|package| package.tasks.values_mut().for_each(|task| task.inputs.clear()));
+    assert!(inputs.await.contains("inputs, but 0 datasets are wired to it"));
+    let each = refused(|package| package.tasks.values_mut().for_each(|task| task.each = Some(0)));
+    assert!(each.await.contains("it is not wired to the folder whose entries it runs for"));
+    let none = refused(|package| package.tasks.values_mut().for_each(|task| task.each = Some(99)));
+    assert!(none.await.contains("runs once per entry of its input number 99"));
+}

@@ -41,7 +41,8 @@ macro_rules! storage_conformance {
                 scans_are_sorted_and_paged,
                 counters_count_their_workspace_only,
                 of_concurrent_swaps_one_wins,
-                another_handle_sees_what_was_written
+                another_handle_sees_what_was_written,
+                a_change_of_a_workspace_wakes_who_waits_for_it
             ]
         );
         $crate::conformance_tests!($fixture, logs, [appended_bytes_are_read_in_order, logs_are_deleted]);

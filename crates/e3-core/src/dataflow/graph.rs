@@ -354,8 +354,12 @@ fn number_datasets<'a>(
 ) -> (Vec<DatasetPath>, HashMap<&'a DatasetPath, Input>) {
     let mut numbers = HashMap::with_capacity(package.datasets.len());
     numbers.extend(by_output.iter().map(|task| (&outputs[task.at()], Input::Task(*task))));
-    let read: BTreeSet<&DatasetPath> =
-        package.tasks.values().flat_map(|task| &task.inputs).filter(|path| !numbers.contains_key(*path)).collect();
+    let read: BTreeSet<&DatasetPath> = package
+        .tasks
+        .values()
+        .flat_map(|task| &task.inputs)
+        .filter(|path| !numbers.contains_key(*path))
+        .collect();
     let known = read.into_iter().filter(|path| package.datasets.contains_key(*path));
     let mut roots = Vec::new();
     for (number, path) in (0_u32..).zip(known) {

@@ -1,8 +1,10 @@
-//! `MemoryRefs`: refs in a sorted map.
+//! `MemoryRefs`: refs in maps, one for each folder of names.
+//!
+//! A run of a million tasks asks for millions of names that all begin alike: looked up by hash they cost the same however
+//! many there are. Only who lists names pays for their order.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    ops::Bound,
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Mutex,
 };
 
@@ -14,7 +16,7 @@ use tokio::sync::Notify;
 use super::lock;
 use crate::{RefChange, RefError, RefName, RefStore, Scan};
 
-/// Refs in a sorted map.
+/// Refs in maps.
 #[derive(Debug, Default)]
 pub struct MemoryRefs {
     state: Mutex<State>,
@@ -23,21 +25,78 @@ pub struct MemoryRefs {
 
 #[derive(Debug, Default)]
 struct State {
-    values: BTreeMap<RefName, Bytes>,
+    /// What comes before the last `/` of a name -> what comes after it -> the value.
+    folders: HashMap<String, HashMap<String, Bytes>>,
+    /// The folders in the order of their names.
+    order: BTreeSet<String>,
     counters: HashMap<String, u64>,
+}
+
+/// The folder of a name, and the name in it.
+fn split(name: &RefName) -> (&str, &str) {
+    name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()))
+}
+
+impl State {
+    fn get(&self, name: &RefName) -> Option<&Bytes> {
+        let (folder, leaf) = split(name);
+        self.folders.get(folder)?.get(leaf)
+    }
+
+    fn set(&mut self, name: &RefName, value: Bytes) {
+        let (folder, leaf) = split(name);
+        if !self.folders.contains_key(folder) {
+            self.folders.insert(folder.to_owned(), HashMap::new());
+            self.order.insert(folder.to_owned());
+        }
+        if let Some(found) = self.folders.get_mut(folder) {
+            found.insert(leaf.to_owned(), value);
+        }
+    }
+
+    fn remove(&mut self, name: &RefName) {
+        let (folder, leaf) = split(name);
+        if let Some(found) = self.folders.get_mut(folder) {
+            found.remove(leaf);
+            if found.is_empty() {
+                self.folders.remove(folder);
+                self.order.remove(folder);
+            }
+        }
+    }
+
+    /// All names that start with a prefix, in no order.
+    fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (RefName, &'a Bytes)> {
+        // The prefix ends somewhere in a folder's name, or after it.
+        let around = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let inside =
+            self.order.range(prefix.to_owned()..).take_while(move |folder| folder.starts_with(prefix));
+        let folders =
+            std::iter::once(around).chain(inside.map(String::as_str).filter(move |name| *name != around));
+        folders.flat_map(move |folder| {
+            let full = move |leaf: &str| {
+                if folder.is_empty() { leaf.to_owned() } else { format!("{folder}/{leaf}") }
+            };
+            let found = self.folders.get(folder).into_iter().flatten();
+            found
+                .map(move |(leaf, value)| (full(leaf), value))
+                .filter(move |(name, _)| name.starts_with(prefix))
+                .map(|(name, value)| (RefName::from_stored(name), value))
+        })
+    }
 }
 
 #[async_trait]
 impl RefStore for MemoryRefs {
     async fn read(&self, names: &[RefName]) -> Result<Vec<Option<Bytes>>, RefError> {
         let state = lock(&self.state);
-        Ok(names.iter().map(|name| state.values.get(name).cloned()).collect())
+        Ok(names.iter().map(|name| state.get(name).cloned()).collect())
     }
 
     async fn write(&self, changes: Vec<RefChange>) -> Result<(), RefError> {
         let mut state = lock(&self.state);
         for change in &changes {
-            if !change.precondition.holds(state.values.get(&change.name).map(AsRef::as_ref)) {
+            if !change.precondition.holds(state.get(&change.name).map(AsRef::as_ref)) {
                 return Err(RefError::Conflict(change.name.clone()));
             }
         }
@@ -49,9 +108,9 @@ impl RefStore for MemoryRefs {
         }
         for change in changes {
             match change.value {
-                Some(value) => state.values.insert(change.name, value),
-                None => state.values.remove(&change.name),
-            };
+                Some(value) => state.set(&change.name, value),
+                None => state.remove(&change.name),
+            }
         }
         drop(state);
         if wakes {
@@ -62,34 +121,17 @@ impl RefStore for MemoryRefs {
 
     async fn scan(&self, scan: Scan) -> Result<Vec<(RefName, Bytes)>, RefError> {
         let state = lock(&self.state);
-        let first = RefName::from_stored(scan.prefix.clone());
-        let (mut low, mut high) = (Bound::Included(&first), Bound::Unbounded);
-        if let Some(after) = &scan.after {
-            if scan.reverse {
-                high = Bound::Excluded(after);
-            } else if *after >= first {
-                low = Bound::Excluded(after);
-            }
-        }
-        if let Bound::Excluded(after) = high
-            && *after <= first
-        {
-            return Ok(Vec::new());
-        }
-        let inside = state
-            .values
-            .range((low, high))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .skip_while(|(name, _)| name.as_str() < scan.prefix.as_str())
-            .take_while(|(name, _)| name.as_str().starts_with(&scan.prefix));
-        Ok(if scan.reverse {
-            let mut all: Vec<_> = inside.collect();
-            all.reverse();
-            all.truncate(scan.limit);
-            all
-        } else {
-            inside.take(scan.limit).collect()
-        })
+        let beyond = |name: &RefName| match &scan.after {
+            None => true,
+            Some(after) if scan.reverse => name < after,
+            Some(after) => name > after,
+        };
+        let mut found: Vec<_> = state.under(&scan.prefix).filter(|(name, _)| beyond(name)).collect();
+        found.sort_unstable_by(
+            |(one, _), (other, _)| if scan.reverse { other.cmp(one) } else { one.cmp(other) },
+        );
+        found.truncate(scan.limit);
+        Ok(found.into_iter().map(|(name, value)| (name, value.clone())).collect())
     }
 
     async fn change_counter(&self, workspace: &WorkspaceName) -> Result<u64, RefError> {

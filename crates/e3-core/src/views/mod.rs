@@ -27,7 +27,10 @@ pub use self::{
 use crate::{RefError, RefName, RefStore};
 
 fn encode(record: &impl Serialize) -> Bytes {
-    serde_json::to_vec(record).expect("records are plain data with text keys").into()
+    // Most records are smaller than this. They are copied out at their own size, because some storages keep them for long.
+    let mut text = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut text, record).expect("records are plain data with text keys");
+    Bytes::copy_from_slice(&text)
 }
 
 fn decode<T: DeserializeOwned>(name: &RefName, value: &[u8]) -> Result<T, RefError> {

@@ -83,7 +83,7 @@ pub(crate) fn record_events(run: RunId, events: &[Event]) -> Option<RefChange> {
         serde_json::to_writer(&mut lines, event).expect("events are plain data with text keys");
         lines.push(b'\n');
     }
-    Some(RefChange::set(events_name(run, first), lines))
+    Some(RefChange::set(events_name(run, first), lines.into_boxed_slice()))
 }
 
 /// Up to where the events of a run have been read.

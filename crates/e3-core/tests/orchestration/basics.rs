@@ -102,8 +102,8 @@ async fn the_runner_gets_the_task_and_the_hashes_of_its_inputs_in_its_order() {
     let (raw, made) = (Hash::of(b"raw"), Hash::of(b"made by a"));
     assert_eq!((calls[0].task, &calls[0].inputs[..]), (task_hash(&tasks[0]), &[raw][..]));
     assert_eq!((calls[1].task, &calls[1].inputs[..]), (task_hash(&tasks[1]), &[made, raw, made][..]));
-    assert!(!calls[0].options.force);
-    assert_eq!(calls[0].options.attempt, 1);
+    assert!(!calls[0].force);
+    assert_eq!(calls[0].attempt, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -323,7 +323,7 @@ async fn failures_of_a_class_are_tried_again_after_a_growing_wait() {
         TaskPolicy { retries: Some(Retry { max: 2, backoff_ms: 1000, on }), ..TaskPolicy::default() };
     let tasks = [TaskSketch { policy, ..TaskSketch::new("a", &["raw"]) }];
     let scenario = Scenario::new(&tasks).await;
-    scenario.runner.respond_with(task_hash(&tasks[0]), |call| match call.options.attempt {
+    scenario.runner.respond_with(task_hash(&tasks[0]), |call| match call.attempt {
         1 | 2 => MockResponse::exit(75),
         _ => MockResponse::bytes("third time lucky"),
     });
@@ -475,4 +475,51 @@ async fn an_evicted_output_is_made_again_in_the_same_run() {
     scenario.take_events();
     scenario.run().await;
     assert_eq!(scenario.take_story(), ["begin 2", "start a", "done a", "hit b", "end completed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plus_selects_what_depends_on_a_task() {
+    let tasks = sketch(&[
+        ("a", &["raw"]),
+        ("b", &["a"]),
+        ("c", &["b", "x"]),
+        ("x", &["raw"]),
+        ("y", &["x"]),
+        ("z", &["y"]),
+    ]);
+    let selected = async |target: &str| {
+        let mut scenario = Scenario::new(&tasks).await;
+        scenario.options.targets = vec![target.parse().unwrap()];
+        scenario.run().await;
+        let mut called = scenario.called(&tasks);
+        called.sort_unstable();
+        called
+    };
+    assert_eq!(selected("b").await, ["a", "b"]);
+    assert_eq!(selected("+b").await, ["a", "b"]);
+    assert_eq!(selected("b+").await, ["a", "b", "c", "x"], "what depends on it, with all that this needs");
+    assert_eq!(selected("[yz]+").await, ["x", "y", "z"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_worker_and_missing_memory_are_classes_of_their_own() {
+    for (class, failure) in [
+        (RetryClass::Lost, Failure::WorkerLost { message: "gone".to_owned() }),
+        (RetryClass::OutOfMemory, Failure::OutOfMemory),
+        (RetryClass::Timeout, Failure::Timeout { after_ms: 5 }),
+        (RetryClass::Signal(Some(9)), Failure::Signal { signal: 9 }),
+    ] {
+        let retries = Some(Retry { max: 1, backoff_ms: 10, on: vec![class] });
+        let tasks = [TaskSketch {
+            policy: TaskPolicy { retries, ..TaskPolicy::default() },
+            ..TaskSketch::new("a", &[])
+        }];
+        let scenario = Scenario::new(&tasks).await;
+        scenario.runner.respond_with(task_hash(&tasks[0]), move |call| match call.attempt {
+            1 => MockResponse::failure(failure.clone()),
+            _ => MockResponse::exit(1),
+        });
+        let report = scenario.run().await;
+        assert_eq!(report.failures[0].attempt, 2, "{class}: and another class is not tried a third time");
+    }
 }

@@ -5,6 +5,7 @@
 mod basics;
 mod items;
 mod limits;
+mod plans;
 mod reactive;
 
 use std::time::Duration;

@@ -134,3 +134,28 @@ pub async fn another_handle_sees_what_was_written(fixture: &Fixture) {
         assert_eq!(value(reader.refs(), "seen/x").await.unwrap(), round.to_string());
     }
 }
+
+/// Whoever waits for a change of a workspace is woken by a write of its names through any handle, and by no other.
+pub async fn a_change_of_a_workspace_wakes_who_waits_for_it(fixture: &Fixture) {
+    let workspace = "one".parse().unwrap();
+    let refs = fixture.storage.refs();
+    let set = |at: &str| vec![RefChange::set(name(at), "1")];
+    refs.write(set("workspaces/one/data/x")).await.unwrap();
+    let seen = refs.change_counter(&workspace).await.unwrap();
+    assert_eq!(
+        refs.changed(&workspace, seen - 1).await.unwrap(),
+        seen,
+        "what has changed already is told at once"
+    );
+    for writer in [&fixture.storage, &fixture.other] {
+        let seen = refs.change_counter(&workspace).await.unwrap();
+        let write = async {
+            writer.refs().write(set("workspaces/two/data/x")).await.unwrap();
+            writer.refs().write(set("outputs/one/x")).await.unwrap();
+            tokio::task::yield_now().await;
+            writer.refs().write(set("workspaces/one/data/x")).await.unwrap();
+        };
+        let (now, ()) = tokio::join!(refs.changed(&workspace, seen), write);
+        assert!(now.unwrap() > seen);
+    }
+}

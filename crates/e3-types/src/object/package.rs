@@ -92,7 +92,8 @@ impl Package {
 
     /// Reads bytes that are known to be canonical: those of an object that was checked when it came into the store.
     pub fn decode_known(bytes: &[u8]) -> Result<Self, ObjectFormatError> {
-        serde_json::from_slice(bytes).map_err(|source| ObjectFormatError::Malformed { what: "package", source })
+        serde_json::from_slice(bytes)
+            .map_err(|source| ObjectFormatError::Malformed { what: "package", source })
     }
 
     /// Reads canonical bytes. The wiring is not checked here: `e3-core` does it when it makes a graph of it.
