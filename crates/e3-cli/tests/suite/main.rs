@@ -4,8 +4,11 @@
 
 mod everyday;
 mod examples;
+mod explain;
 mod failures;
+mod history;
 mod packages;
 mod project;
+mod reactive;
 mod reference;
 mod together;

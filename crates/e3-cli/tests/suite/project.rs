@@ -36,16 +36,29 @@ impl Said {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Both streams with every duration replaced by `TIME` and every id by `ID`.
+    /// Both streams with every duration replaced by `TIME`, every moment by `WHEN` and every id by `ID`.
     pub(crate) fn steady(&self) -> String {
         let code = self.code.map_or_else(|| "signal".to_owned(), |code| code.to_string());
         steady(&format!("exit {code}\n{}{}", self.stdout, self.stderr))
     }
 }
 
+/// Replaces moments such as 2026-11-24T10:42:00Z.
+fn timeless(line: &str) -> String {
+    const SHAPE: &str = "0000-00-00T00:00:00Z";
+    let is_moment = |text: &str| {
+        text.chars().map(|letter| if letter.is_ascii_digit() { '0' } else { letter }).eq(SHAPE.chars())
+    };
+    let mut out = line.to_owned();
+    while let Some(at) = (0..out.len()).find(|&at| out.get(at..at + SHAPE.len()).is_some_and(is_moment)) {
+        out.replace_range(at..at + SHAPE.len(), "WHEN");
+    }
+    out
+}
+
 fn steady(text: &str) -> String {
     let mut out = String::new();
-    for line in text.lines() {
+    for line in text.lines().map(timeless) {
         let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         for at in 1..words.len() {
             let unit = words[at].trim_end_matches([';', ')', ',']).to_owned();

@@ -124,10 +124,14 @@ proptest! {
             let mut did = BTreeMap::new();
             for event in scenario.take_events() {
                 match event.kind {
-                    EventKind::TaskStarted { task, .. } => drop(did.insert(task, "run")),
-                    EventKind::TaskCompleted { task, cached: true, .. } => drop(did.insert(task, "cached")),
+                    EventKind::TaskStarted { task, .. } => {
+                        did.insert(task, "run");
+                    }
+                    EventKind::TaskCompleted { task, cached: true, .. } => {
+                        did.insert(task, "cached");
+                    }
                     EventKind::TaskSkipped { task, because: SkipReason::Unassigned { .. } } => {
-                        drop(did.insert(task, "blocked"));
+                        did.insert(task, "blocked");
                     }
                     _ => {}
                 }
@@ -141,7 +145,7 @@ proptest! {
                     Decision::Depends { .. } => did == "run" || did == "cached",
                     Decision::Error { .. } => false,
                 };
-                assert!(agrees, "{:?}, but {did}: {plan:?}", task);
+                assert!(agrees, "{task:?}, but {did}: {plan:?}");
             }
             assert_eq!(plan.tasks.len(), did.len());
         });
