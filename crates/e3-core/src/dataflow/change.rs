@@ -13,8 +13,9 @@ use std::{
 use e3_types::ObjectRef;
 
 use super::{
+    action::{Action, Unit},
     graph::{Input, RootIndex, TaskIndex},
-    state::{Action, Dataflow, Obstacle, Phase, Unit},
+    state::{Dataflow, Obstacle, Phase},
 };
 
 impl Dataflow {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use e3_types::{Hash, ObjectRef};
 
 use super::{
+    action::Unit,
     graph::TaskIndex,
-    state::{Dataflow, Phase, Unit},
+    state::{Dataflow, Phase},
 };
 
 /// One entry of a folder that a task runs for.

@@ -1,5 +1,6 @@
 //! The dataflow: a graph, a pure state machine over it, and a thin loop that does what the machine asks for.
 
+mod action;
 mod change;
 mod changes;
 pub(crate) mod entries;
@@ -16,10 +17,11 @@ mod ready;
 mod state;
 
 pub use self::{
+    action::{Action, Unit, UnitState},
     execute::{dataflow_execute, dataflow_execute_held},
     graph::{Graph, GraphError, TaskIndex},
     items::ItemSpec,
     options::{DataflowError, DataflowOptions, Force, RunReport, TaskFailure},
     pattern::{NamePattern, NamePatternError},
-    state::{Action, Dataflow, DataflowPolicy, OnFailure, Unit, UnitState},
+    state::{Dataflow, DataflowPolicy, OnFailure},
 };

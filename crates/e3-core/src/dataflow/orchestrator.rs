@@ -15,13 +15,14 @@ use futures::FutureExt;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
+    action::{Action, Unit},
     changes::Changes,
     entries::{self, Entries},
     graph::{Graph, TaskIndex},
     journal::Entry,
     options::{DataflowError, DataflowOptions, RunReport, TaskFailure},
     publish::Publisher,
-    state::{Action, Dataflow, Unit},
+    state::Dataflow,
 };
 use crate::{
     Cancellation, ExecutionKey, HistoryRecord, Lookup, RefChange, RefError, RunRecord, Source,

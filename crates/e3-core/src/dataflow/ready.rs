@@ -13,7 +13,7 @@ use std::{
 
 use e3_types::{Name, TaskPolicy};
 
-use super::{graph::Graph, state::Unit};
+use super::{action::Unit, graph::Graph};
 
 /// The longest remaining path first, ties by number.
 type Rank = (u64, Reverse<Unit>);
