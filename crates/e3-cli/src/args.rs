@@ -89,12 +89,13 @@ impl Command {
             Self::Op(OpCommand::Log(args)) => args.json,
             Self::Workspace(WorkspaceCommand::Fork(args)) => args.json,
             Self::Workspace(WorkspaceCommand::Deploy(args)) => args.json,
+            Self::Workspace(WorkspaceCommand::Remove(args)) => args.json,
             Self::Runs(RunsCommand { action: Some(RunsAction::Show(args)), .. }) => args.json,
             Self::Runs(RunsCommand { action: Some(RunsAction::Follow(args)), .. }) => args.json,
             Self::Runs(RunsCommand { action: None, args }) => args.json,
             Self::Status(args)
             | Self::Undo(args)
-            | Self::Workspace(WorkspaceCommand::List(args) | WorkspaceCommand::Remove(args))
+            | Self::Workspace(WorkspaceCommand::List(args))
             | Self::Package(PackageCommand::Build(args) | PackageCommand::List(args)) => args.json,
             Self::Package(PackageCommand::Import(args)) => args.json,
             Self::Package(PackageCommand::Export(args)) => args.json,
@@ -169,9 +170,9 @@ pub(crate) struct RunArgs {
     pub(crate) watch: bool,
 }
 
+/// Which tasks, and how: the same words for `run`, `start` and `plan`.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub(crate) struct ExecuteArgs {
+pub(crate) struct SelectArgs {
     /// Which tasks, with all that they need; names or patterns, `NAME+` with all that depends on them [default: all]
     #[arg(value_name = "TARGET")]
     pub(crate) targets: Vec<NamePattern>,
@@ -190,6 +191,13 @@ pub(crate) struct ExecuteArgs {
     /// How much of a resource the running tasks may use together, as `NAME=N`; `memory=4GiB` is a size
     #[arg(long, value_name = "NAME=N")]
     pub(crate) limit: Vec<Limit>,
+}
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub(crate) struct ExecuteArgs {
+    #[command(flatten)]
+    pub(crate) select: SelectArgs,
     /// When an input changes meanwhile, stop tasks that run on its old value instead of letting them end
     #[arg(long)]
     pub(crate) restart_on_change: bool,
@@ -321,12 +329,8 @@ pub(crate) struct RunArgsMaybeId {
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// Which tasks, with all that they need; names or patterns, `NAME+` with all that depends on them [default: all]
-    #[arg(value_name = "TARGET")]
-    pub(crate) targets: Vec<NamePattern>,
-    /// Execute even what is known; with a pattern, only the tasks that it means
-    #[arg(long, value_name = "TASK", num_args = 0..=1, require_equals = true)]
-    pub(crate) force: Option<Option<NamePattern>>,
+    #[command(flatten)]
+    pub(crate) select: SelectArgs,
     /// Drop values that were set with `e3 set`
     #[arg(long)]
     pub(crate) reset: bool,
@@ -353,6 +357,9 @@ pub(crate) struct DiffArgs {
 pub(crate) struct ExecutionsArgs {
     /// The task
     pub(crate) task: Option<Name>,
+    /// The entry, for a task that runs once per entry of a folder
+    #[arg(long, value_name = "NAME", requires = "task")]
+    pub(crate) item: Option<String>,
     /// How many
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     pub(crate) limit: usize,
@@ -385,13 +392,19 @@ pub(crate) enum WorkspaceCommand {
     Fork(WithJson<ForkArgs>),
     /// Deploy a package into the workspace; inputs that were set keep their values
     Deploy(WithJson<DeployArgs>),
-    /// Remove the workspace: its values and their history; results stay in the cache
-    Remove(WithJson<NoArgs>),
+    /// Remove a workspace: its values and their history; results stay in the cache
+    Remove(WithJson<RemoveArgs>),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ForkArgs {
     /// The new workspace
+    pub(crate) name: WorkspaceName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The workspace
     pub(crate) name: WorkspaceName,
 }
 

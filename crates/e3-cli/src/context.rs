@@ -11,14 +11,14 @@ use std::{
 
 use e3_core::{Clock, DatasetRef, Holder, StorageBackend, SystemClock, datasets, packages, workspaces};
 use e3_exec::{LocalTaskRunner, Workshop};
-use e3_pipeline::Pipeline;
+use e3_pipeline::{Pipeline, RunSettings};
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, Package, Timestamp, WorkspaceName};
 
 use crate::{
     args::{Common, Progress},
     console::Console,
-    error::{CliError, Result},
+    error::{CliError, Exit, Result},
     identity,
 };
 
@@ -87,6 +87,15 @@ impl Context {
         let text = fs::read_to_string(&path)
             .map_err(|error| CliError::environment(format!("reading `{}`", path.display()), error))?;
         Ok(e3_pipeline::parse(Path::new(PIPELINE), &text)?)
+    }
+
+    /// What the pipeline file of the project says about runs, if there is a project.
+    pub(crate) fn run_settings(&self) -> Result<RunSettings> {
+        match self.project() {
+            Ok(folder) => Ok(self.pipeline(&folder)?.run),
+            Err(error) if error.exit == Exit::NotFound => Ok(RunSettings::default()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The repository of a project; made if there is none.

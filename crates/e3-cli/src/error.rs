@@ -171,6 +171,7 @@ impl From<DataflowError> for CliError {
             DataflowError::Workspace(error) => error.into(),
             DataflowError::Package(error) => error.into(),
             DataflowError::NoMatch { .. } => Self::new(Exit::NoMatch, error.to_string()),
+            DataflowError::NoEntry { .. } => Self::not_found(error.to_string()),
             other => Self::new(Exit::of(other.class()), other.to_string()),
         }
     }

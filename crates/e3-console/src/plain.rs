@@ -27,8 +27,10 @@ impl Plain {
             | EventKind::TaskFailed { task, item, superseded: true, .. } => {
                 Some(self.task(MILD, "late", task, item.as_ref(), "an input changed meanwhile: again"))
             }
-            EventKind::TaskCompleted { task, item, cached: true, execution: Some(_), .. } => {
-                Some(self.task(KNOWN, "cached", task, item.as_ref(), ""))
+            // Of a folder with many entries only those are worth a line about which there is something new.
+            EventKind::TaskCompleted { item: Some(_), cached: true, .. } => None,
+            EventKind::TaskCompleted { task, item: None, cached: true, .. } => {
+                Some(self.task(KNOWN, "cached", task, None, ""))
             }
             EventKind::TaskCompleted { task, item, took_ms, execution: Some(_), .. } => {
                 Some(self.task(GOOD, "ran", task, item.as_ref(), &human_duration(*took_ms)))

@@ -263,7 +263,7 @@ fn wire(
 }
 
 /// What `{item}` in the command of a task that runs once per entry stands for.
-const ITEM: &str = "item";
+const ITEM: &str = TaskObject::ITEM;
 
 /// Adds the input whose entries a task runs for to its inputs, if it is not among them; returns its number.
 fn check_each(

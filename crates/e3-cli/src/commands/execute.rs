@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     sync::Arc,
-    time::Duration,
 };
 
 use e3_console::{FailureReport, FailureSummary, RunDocument, View, failures, totals};
@@ -12,12 +11,12 @@ use e3_core::{
     Cancellation, DataflowError, DataflowOptions, Force, LogStream, OnFailure, RunReport, StorageBackend,
     TaskFailure, WorkspaceLease, dataflow_execute_held, packages, workspaces,
 };
-use e3_pipeline::most_similar;
+use e3_pipeline::{RunSettings, most_similar};
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, ErrorClass, ExecutionId, Failure, Name, Package, RunState};
 
 use crate::{
-    args::{ExecuteArgs, Limit, Progress},
+    args::{ExecuteArgs, Limit, Progress, SelectArgs},
     context::{Context, kept_scratch},
     error::{CliError, Exit, Result},
     format,
@@ -29,15 +28,6 @@ use crate::{
 const LOG_LINES: usize = 20;
 /// How much of a log is read for that, in bytes.
 const LOG_TAIL: u64 = 64 << 10;
-
-/// Settings of the pipeline file.
-#[derive(Debug, Default)]
-pub(crate) struct Settings {
-    pub(crate) jobs: Option<NonZeroUsize>,
-    pub(crate) keep_going: Option<bool>,
-    pub(crate) grace: Option<Duration>,
-    pub(crate) limits: BTreeMap<Name, u64>,
-}
 
 /// A run that is over.
 pub(crate) struct Finished {
@@ -51,12 +41,12 @@ pub(crate) async fn execute(
     storage: Arc<LocalStorage>,
     lease: &WorkspaceLease,
     args: &ExecuteArgs,
-    settings: Settings,
+    settings: RunSettings,
     interrupts: &mut Interrupts,
     cancellation: Cancellation,
 ) -> Result<Finished> {
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let keep_going = args.keep_going || settings.keep_going.unwrap_or(false);
+    let keep_going = args.select.keep_going || settings.keep_going.unwrap_or(false);
     let lines = context.progress != Progress::None;
     let screen = Arc::new(Screen::new(context.console, lines, args.events.as_deref())?);
     let options = DataflowOptions {
@@ -64,15 +54,15 @@ pub(crate) async fn execute(
         clock: Arc::clone(&context.clock),
         holder: context.holder.clone(),
         events: Arc::clone(&screen) as _,
-        slots: args.jobs.or(settings.jobs).unwrap_or(cores),
-        on_failure: match (args.fail_fast, keep_going) {
+        slots: args.select.jobs.or(settings.jobs).unwrap_or(cores),
+        on_failure: match (args.select.fail_fast, keep_going) {
             (true, _) => OnFailure::Cancel,
             (false, true) => OnFailure::KeepGoing,
             (false, false) => OnFailure::Finish,
         },
-        force: Force::from_option(args.force.clone()),
-        limits: limits(settings.limits, args),
-        targets: args.targets.clone(),
+        force: Force::from_option(args.select.force.clone()),
+        limits: limits(settings.limits, &args.select),
+        targets: args.select.targets.clone(),
         restart_on_change: args.restart_on_change,
         run: args.run_id,
         cancellation: cancellation.clone(),
@@ -96,7 +86,7 @@ pub(crate) async fn execute(
 }
 
 /// What is limited: by the machine, by the pipeline file, by the command line; the later wins.
-fn limits(settings: BTreeMap<Name, u64>, args: &ExecuteArgs) -> BTreeMap<Name, u64> {
+pub(crate) fn limits(settings: BTreeMap<Name, u64>, args: &SelectArgs) -> BTreeMap<Name, u64> {
     let mut limits = BTreeMap::new();
     if let Some(memory) = memory_of_this_machine() {
         limits.insert("memory".parse().expect("this is a name"), memory);

@@ -12,6 +12,9 @@ use crate::{
     format,
 };
 
+/// How many entries of the history are read at once.
+const PAGE: usize = 64;
+
 #[derive(Serialize)]
 struct Document {
     schema: &'static str,
@@ -22,7 +25,7 @@ struct Document {
 struct Execution {
     execution: ExecutionId,
     label: String,
-    state: ExecutionState,
+    state: &'static str,
     attempt: u32,
     started: Timestamp,
     ended: Option<Timestamp>,
@@ -40,22 +43,29 @@ pub(crate) async fn executions(context: &Context, args: &ExecutionsArgs) -> Resu
     let storage = context.open_repository()?;
     let found = match &args.task {
         None => records::list(&*storage, args.before, args.limit).await?,
-        Some(task) => of_task(context, &*storage, task, args.limit).await?,
+        Some(task) => of_task(context, &*storage, task, args).await?,
     };
+    let mut states = Vec::with_capacity(found.len());
+    for record in &found {
+        let lost = record.state == ExecutionState::Running && !records::is_running(&*storage, record).await?;
+        states.push(if lost { "lost" } else { state(record.state) });
+    }
     if context.console.json {
-        let executions = found.into_iter().map(execution).collect();
+        let executions =
+            found.into_iter().zip(states).map(|(record, state)| execution(record, state)).collect();
         context.console.document(&Document { schema: "e3.executions/1", executions })?;
         return Ok(Exit::Done);
     }
     let rows: Vec<_> = found
         .iter()
-        .map(|record| {
+        .zip(states)
+        .map(|(record, state)| {
             let took = record
                 .ended
                 .map_or_else(|| "-".to_owned(), |ended| human_duration(ended.ms_since(record.started)));
             [
                 record.execution.to_string(),
-                state(record.state).to_owned(),
+                state.to_owned(),
                 format::time(record.started),
                 took,
                 record.label.clone(),
@@ -76,17 +86,28 @@ async fn of_task(
     context: &Context,
     storage: &dyn e3_core::StorageBackend,
     task: &Name,
-    limit: usize,
+    args: &ExecutionsArgs,
 ) -> Result<Vec<ExecutionRecord>> {
     let mut found: Vec<ExecutionRecord> = Vec::new();
-    for entry in history::list(storage, &context.workspace, task, None, limit).await? {
-        if let Some(execution) = entry.record.execution
-            && let Some(record) = records::find(storage, execution).await?
-        {
-            found.push(record);
+    let mut before = None;
+    loop {
+        let page = history::list(storage, &context.workspace, task, before, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(found) };
+        before = Some((last.run, last.seq));
+        for entry in page {
+            if found.len() == args.limit {
+                return Ok(found);
+            }
+            if args.item.is_some() && args.item.as_deref() != entry.record.item.as_deref() {
+                continue;
+            }
+            if let Some(execution) = entry.record.execution
+                && let Some(record) = records::find(storage, execution).await?
+            {
+                found.push(record);
+            }
         }
     }
-    Ok(found)
 }
 
 fn failure(record: &ExecutionRecord) -> Option<String> {
@@ -106,10 +127,10 @@ fn state(state: ExecutionState) -> &'static str {
     }
 }
 
-fn execution(record: ExecutionRecord) -> Execution {
+fn execution(record: ExecutionRecord, state: &'static str) -> Execution {
     Execution {
         execution: record.execution,
-        state: record.state,
+        state,
         attempt: record.attempt,
         started: record.started,
         ended: record.ended,

@@ -7,9 +7,12 @@ use e3_core::{Decision, EntriesPlan, Force, Plan, PlanOptions, PlannedTask, plan
 use e3_types::WorkspaceName;
 use serde::Serialize;
 
-use super::{execute::no_match_in, stage::Stage};
+use super::{
+    execute::{limits, no_match_in},
+    stage::Stage,
+};
 use crate::{
-    args::{ExecuteArgs, PlanArgs},
+    args::{ExecuteArgs, PlanArgs, SelectArgs},
     context::Context,
     error::{Exit, Result},
     format,
@@ -26,18 +29,18 @@ struct Document<'a> {
 
 pub(crate) async fn plan(context: &Context, args: PlanArgs) -> Result<Exit> {
     let stage = Stage::for_run(context, args.reset).await?;
-    let options = PlanOptions { targets: args.targets, force: Force::from_option(args.force) };
-    tell(context, &stage, &options).await
+    tell(context, stage, args.select).await
 }
 
 /// The same for `run --dry-run` and `start --dry-run`.
 pub(crate) async fn dry_run(context: &Context, stage: Stage, args: ExecuteArgs) -> Result<Exit> {
-    let options = PlanOptions { targets: args.targets, force: Force::from_option(args.force) };
-    tell(context, &stage, &options).await
+    tell(context, stage, args.select).await
 }
 
-async fn tell(context: &Context, stage: &Stage, options: &PlanOptions) -> Result<Exit> {
-    let made = make_plan(&*stage.storage, &stage.package, &stage.objects(), options).await;
+async fn tell(context: &Context, stage: Stage, args: SelectArgs) -> Result<Exit> {
+    let limits = limits(stage.settings.limits.clone(), &args);
+    let options = PlanOptions { targets: args.targets, force: Force::from_option(args.force), limits };
+    let made = make_plan(&*stage.storage, &stage.package, &stage.objects(), &options).await;
     let made = made.map_err(|error| no_match_in(&stage.package, error))?;
     let mut counts = BTreeMap::new();
     for task in &made.tasks {

@@ -1,6 +1,8 @@
 //! `e3 run` and `e3 start`: the everyday command, and the part of it that only executes.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,10 +17,10 @@ use e3_types::RunState;
 
 use super::{
     detach,
-    execute::{self, Finished, Settings},
+    execute::{self, Finished},
     plan,
     stage::Stage,
-    watch,
+    watch, workspace,
 };
 use crate::{
     args::{ExecuteArgs, RunArgs},
@@ -41,10 +43,10 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
     if args.watch {
         return watch::watch(context, args, folder, storage).await;
     }
-    let round = Round { context, args: &args, folder, storage };
+    let round = Round::new(context, &args, folder, storage);
     let (pipeline, built) = round.read()?;
     let lease = WorkspaceLease::acquire(&*round.storage, &context.workspace, &context.holder).await?;
-    round.deploy(&lease, &built).await?;
+    round.deploy(&lease, &built, args.reset).await?;
     let mut interrupts = Interrupts::listen()?;
     let finished = round.execute(&lease, &pipeline, &mut interrupts, Cancellation::default()).await?;
     round.finish(&pipeline, &finished).await
@@ -62,7 +64,7 @@ pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> 
     let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
     let mut interrupts = Interrupts::listen()?;
     let cancellation = Cancellation::default();
-    let settings = Settings::default();
+    let settings = context.run_settings()?;
     let finished = execute::execute(
         context,
         Arc::clone(&storage),
@@ -82,9 +84,20 @@ pub(crate) struct Round<'a> {
     pub(crate) args: &'a RunArgs,
     pub(crate) folder: PathBuf,
     pub(crate) storage: Arc<LocalStorage>,
+    /// What has been said, so that a later round does not say it again.
+    told: RefCell<BTreeSet<String>>,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    pub(crate) fn new(
+        context: &'a Context,
+        args: &'a RunArgs,
+        folder: PathBuf,
+        storage: Arc<LocalStorage>,
+    ) -> Self {
+        Self { context, args, folder, storage, told: RefCell::default() }
+    }
+
     pub(crate) fn read(&self) -> Result<(Pipeline, Built)> {
         let pipeline = self.context.pipeline(&self.folder)?;
         let built = build(&pipeline, |name| self.context.variable(name))?;
@@ -92,27 +105,36 @@ impl Round<'_> {
     }
 
     /// Deploys the package, and gives the inputs that follow files of the project what these hold now.
-    pub(crate) async fn deploy(&self, lease: &WorkspaceLease, built: &Built) -> Result<()> {
+    pub(crate) async fn deploy(&self, lease: &WorkspaceLease, built: &Built, reset: bool) -> Result<()> {
         let Self { context, storage, .. } = self;
         let tracked = track_files(context, storage, &self.folder, built).await?;
         let sources = built.objects.iter().cloned().map(Source::Bytes).collect();
         storage.objects().put_many(sources).await?;
         let object = packages::store(&**storage, &built.package).await?;
-        let deployment =
-            Deployment { object, package: &built.package, tracked: &tracked, reset: self.args.reset };
+        let deployment = Deployment { object, package: &built.package, tracked: &tracked, reset };
         let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
-        for path in report.kept {
-            if tracked.iter().any(|value| value.path == path) {
-                context.console.note(&format!(
+        for path in &report.kept {
+            if tracked.iter().any(|value| value.path == *path) {
+                self.note(format!(
                     "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
                 ));
             } else if report.is_new_package {
-                context
-                    .console
-                    .note(&format!("input `{path}` keeps the value that was set; `--reset` drops it"));
+                self.note(format!("input `{path}` keeps the value that was set; `--reset` drops it"));
             }
         }
+        for path in &report.dropped {
+            self.note(workspace::dropped(path));
+        }
         Ok(())
+    }
+
+    /// Says something, once.
+    fn note(&self, text: String) {
+        let mut told = self.told.borrow_mut();
+        if !told.contains(&text) {
+            self.context.console.note(&text);
+            told.insert(text);
+        }
     }
 
     pub(crate) async fn execute(
@@ -122,12 +144,7 @@ impl Round<'_> {
         interrupts: &mut Interrupts,
         cancellation: Cancellation,
     ) -> Result<Finished> {
-        let settings = Settings {
-            jobs: pipeline.run.jobs,
-            keep_going: pipeline.run.keep_going,
-            grace: pipeline.run.grace,
-            limits: pipeline.run.limits.clone(),
-        };
+        let settings = pipeline.run.clone();
         let (storage, args) = (Arc::clone(&self.storage), &self.args.execute);
         execute::execute(self.context, storage, lease, args, settings, interrupts, cancellation).await
     }
@@ -147,7 +164,7 @@ impl Round<'_> {
         if report.state != RunState::Completed || links.is_empty() {
             return Ok(());
         }
-        let Self { context, args, folder, storage } = self;
+        let Self { context, args, folder, storage, .. } = self;
         let written = outputs::place(context, storage, folder, links, args.force_outputs).await?;
         for path in written {
             context.console.note(&format!("wrote {path}"));

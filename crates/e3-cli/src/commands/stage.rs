@@ -6,7 +6,7 @@ use e3_core::{
     DatasetRef, Deployment, PackageError, Source, StorageBackend, WorkspaceError, datasets, packages,
     workspaces,
 };
-use e3_pipeline::build;
+use e3_pipeline::{RunSettings, build};
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, ObjectRef, Package};
 
@@ -21,6 +21,8 @@ pub(crate) struct Stage {
     pub(crate) storage: Arc<LocalStorage>,
     pub(crate) package: Package,
     pub(crate) roots: BTreeMap<DatasetPath, DatasetRef>,
+    /// What the pipeline file says about runs.
+    pub(crate) settings: RunSettings,
 }
 
 impl Stage {
@@ -47,7 +49,7 @@ impl Stage {
         let object = ObjectRef::of(&package.encode());
         let deployment = Deployment { object, package: &package, tracked: &tracked, reset };
         let roots = deployment.applied_to(&before, old.as_ref(), context.clock.now()).roots;
-        Ok(Self { storage, package, roots })
+        Ok(Self { storage, package, roots, settings: pipeline.run })
     }
 
     /// What is deployed.
@@ -56,7 +58,7 @@ impl Stage {
         let record = workspaces::find(&*storage, &context.workspace).await?;
         let package = packages::load(&*storage, record.package).await?;
         let roots = datasets::read_roots(storage.refs(), &context.workspace).await?;
-        Ok(Self { storage, package, roots })
+        Ok(Self { storage, package, roots, settings: context.run_settings()? })
     }
 
     /// The objects of the inputs.

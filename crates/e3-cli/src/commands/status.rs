@@ -54,7 +54,13 @@ pub(crate) async fn status(context: &Context) -> Result<Exit> {
                 let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
                 ("running", Some(format!("by {}", holders.join(", "))))
             }
-            TaskStatus::Failed { failure, .. } => ("failed", Some(failure.to_string())),
+            TaskStatus::Failed { item: Some(item), failure, .. } => {
+                ("failed", Some(format!("entry `{item}` {failure}")))
+            }
+            TaskStatus::Failed { item: None, failure, .. } => ("failed", Some(failure)),
+            TaskStatus::OutputMissing => {
+                ("out of date", Some("its output is no longer in the store".to_owned()))
+            }
             TaskStatus::Pending if value.is_some() => ("out of date", None),
             TaskStatus::Pending => ("not run", None),
             TaskStatus::Blocked { dataset } => ("blocked", Some(format!("input `{dataset}` has no value"))),

@@ -10,7 +10,7 @@ use e3_core::{
 };
 use e3_pipeline::Built;
 use e3_store::LocalStorage;
-use e3_types::DatasetPath;
+use e3_types::{DatasetPath, RunState};
 
 use super::run::{Round, track_files};
 use crate::{
@@ -27,40 +27,54 @@ pub(crate) async fn watch(
     folder: PathBuf,
     storage: Arc<LocalStorage>,
 ) -> Result<Exit> {
-    let round = Round { context, args: &args, folder, storage };
+    let round = Round::new(context, &args, folder, storage);
     let lease = WorkspaceLease::acquire(&*round.storage, &context.workspace, &context.holder).await?;
     let mut interrupts = Interrupts::listen()?;
     let mut files = Files::new(&round.folder)?;
-    // The last operation that a run has taken in.
+    // What the last run has taken in: the last operation, and what the pipeline file says beside the package.
     let mut done = None;
+    let mut complaint = None;
+    // Values that are set from now on are not to be dropped.
+    let mut reset = args.reset;
     loop {
         let counter = round.storage.refs().change_counter(&context.workspace).await?;
         let there = async {
             let (pipeline, built) = round.read()?;
             files.follow(&built)?;
-            round.deploy(&lease, &built).await?;
+            round.deploy(&lease, &built, reset).await?;
             let head = operations::head(&*round.storage, &context.workspace).await?;
             Ok::<_, CliError>((pipeline, built, head))
         };
         match there.await {
-            Ok((pipeline, built, head)) if done != Some(head) => {
-                let cancellation = Cancellation::default();
-                let run = round.execute(&lease, &pipeline, &mut interrupts, cancellation.clone());
-                let finished = tokio::select! {
-                    finished = run => finished?,
-                    never = follow(&round, &built, &mut files, &cancellation) => match never {},
-                };
-                let exit = round.finish(&pipeline, &finished).await?;
-                if finished.interrupted.is_some() {
-                    return Ok(exit);
+            Ok((pipeline, built, head)) => {
+                (reset, complaint) = (false, None);
+                let beside = (pipeline.outputs.clone(), pipeline.run.clone());
+                if done != Some((head, beside.clone())) {
+                    let cancellation = Cancellation::default();
+                    let run = round.execute(&lease, &pipeline, &mut interrupts, cancellation.clone());
+                    let finished = tokio::select! {
+                        finished = run => finished?,
+                        never = follow(&round, &built, &mut files, &cancellation) => match never {},
+                    };
+                    let exit = round.finish(&pipeline, &finished).await?;
+                    if finished.interrupted.is_some() {
+                        return Ok(exit);
+                    }
+                    // One that made way for another pipeline has taken nothing in.
+                    let report = finished.report;
+                    done = (report.state != RunState::Cancelled).then_some((report.operation, beside));
+                    if done.is_some() {
+                        context.console.note("watching for changes; Ctrl-C ends it");
+                    }
+                    continue;
                 }
-                done = Some(finished.report.operation);
-                context.console.note("watching for changes; Ctrl-C ends it");
-                continue;
             }
-            Ok(_) => {}
             // A file may be gone for a moment, or the pipeline wrong until it is mended.
-            Err(error) => context.console.warn(&e3_console::error_line(&error.message)),
+            Err(error) if complaint.as_ref() != Some(&error.message) => {
+                context.console.warn(&e3_console::error_line(&error.message));
+                complaint = Some(error.message);
+            }
+            Err(_) => {}
         }
         tokio::select! {
             exit = interrupts.next() => return Ok(exit),
@@ -81,7 +95,8 @@ async fn follow(
     let mut told = false;
     loop {
         files.changed().await;
-        let another = round.read().map_or(true, |(_, now)| now.package != built.package);
+        // One that cannot be read is in the middle of being written.
+        let another = round.read().is_ok_and(|(_, now)| now.package != built.package);
         if another && round.args.execute.restart_on_change {
             cancellation.stop.cancel();
         } else if another && !told {

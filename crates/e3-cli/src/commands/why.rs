@@ -17,6 +17,9 @@ use crate::{
     format,
 };
 
+/// How many entries are named.
+const SHOWN_ENTRIES: usize = 5;
+
 #[derive(Serialize)]
 struct Document<'a> {
     schema: &'static str,
@@ -62,8 +65,14 @@ fn text(why: &Why) -> String {
     let mut text = format!("{name} {now}\n");
     match &why.entries {
         Some(EntriesPlan::Known { total, run }) => {
-            text +=
-                &format!("  {} of {total} entries to run; `--item NAME` says why one of them\n", run.len());
+            let names: Vec<_> = run.keys().take(SHOWN_ENTRIES).map(|name| format::quoted(name)).collect();
+            let more = if run.len() > names.len() { ", ..." } else { "" };
+            let which =
+                if names.is_empty() { String::new() } else { format!(": {}{more}", names.join(", ")) };
+            text += &format!("  {} of {total} entries to run{which}\n", run.len());
+            if !run.is_empty() {
+                text += "  `--item NAME` says why one of them\n";
+            }
         }
         Some(EntriesPlan::Unknown) => text += "  how many entries it has is not known yet\n",
         None => {}

@@ -1,7 +1,7 @@
 //! `e3 workspace`: list, fork, deploy, remove.
 
 use e3_core::{Deployment, WorkspaceLease, packages, runs, workspaces};
-use e3_types::{PackageName, PackageVersion, RunState, Timestamp, WorkspaceName};
+use e3_types::{DatasetPath, PackageName, PackageVersion, RunState, Timestamp, WorkspaceName};
 use serde::Serialize;
 
 use super::package::find_package;
@@ -38,7 +38,7 @@ pub(crate) async fn workspace(context: &Context, command: WorkspaceCommand) -> R
         WorkspaceCommand::List(_) => list(context).await,
         WorkspaceCommand::Fork(args) => fork(context, &args.args).await,
         WorkspaceCommand::Deploy(args) => deploy(context, &args.args).await,
-        WorkspaceCommand::Remove(_) => remove(context).await,
+        WorkspaceCommand::Remove(args) => remove(context, &args.args.name).await,
     }
 }
 
@@ -89,18 +89,28 @@ async fn deploy(context: &Context, args: &DeployArgs) -> Result<Exit> {
     let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
     let deployment = Deployment { object, package: &package, tracked: &[], reset: args.reset };
     let report = workspaces::deploy(&*storage, &*context.clock, &lease, deployment).await?;
-    for path in report.kept {
+    for path in &report.kept {
         context.console.note(&format!("input `{path}` keeps the value that was set; `--reset` drops it"));
+    }
+    for path in &report.dropped {
+        context.console.note(&dropped(path));
     }
     let text = format!("deployed {} {} in {}", package.name, package.version, context.workspace);
     told(context, &context.workspace, &text)
 }
 
-async fn remove(context: &Context) -> Result<Exit> {
+/// What is said of a value that a deployment does not keep.
+pub(crate) fn dropped(path: &DatasetPath) -> String {
+    format!(
+        "input `{path}` has another kind now, or is gone: the value that was set is dropped; `e3 undo` brings it back"
+    )
+}
+
+async fn remove(context: &Context, name: &WorkspaceName) -> Result<Exit> {
     let storage = context.open_repository()?;
-    let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
+    let lease = WorkspaceLease::acquire(&*storage, name, &context.holder).await?;
     workspaces::remove(&*storage, &lease).await?;
-    told(context, &context.workspace, &format!("removed workspace {}", context.workspace))
+    told(context, name, &format!("removed workspace {name}"))
 }
 
 fn told(context: &Context, workspace: &WorkspaceName, text: &str) -> Result<Exit> {

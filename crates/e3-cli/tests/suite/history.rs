@@ -74,10 +74,10 @@ fn a_fork_has_the_same_values_and_goes_its_own_way() {
         names.map(|workspace| workspace["workspace"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(names(&project), ["main", "other"]);
-    project.done(&["-w", "other", "workspace", "remove"]);
+    project.done(&["workspace", "remove", "other"]);
     assert_eq!(names(&project), ["main"]);
     assert_eq!(project.e3(&["-w", "other", "get", "x"]).code, Some(3));
-    assert_eq!(project.e3(&["-w", "other", "workspace", "remove"]).code, Some(3));
+    assert_eq!(project.e3(&["workspace", "remove", "other"]).code, Some(3));
 }
 
 #[test]

@@ -183,3 +183,85 @@ fn limits_come_from_the_pipeline_file_and_the_command_line() {
     assert_eq!(project.e3(&["run", "--limit", "memory=512KiB", "--limit", "license=9"]).code, Some(2));
     assert_eq!(project.e3(&["run", "--limit", "cpu=2"]).code, Some(2));
 }
+
+#[test]
+fn watch_with_restart_takes_up_what_a_change_of_the_pipeline_interrupted() {
+    let project = Project::new("");
+    for gate in ["one", "two", "three"] {
+        project.fifo(gate);
+    }
+    let pipeline = |gate: &str| {
+        format!(
+            "[package]\nname = \"test\"\n[tasks.waits]\n\
+             command = \"read line < '{}'; echo $line {gate} > {{output}}\"\n[outputs]\n\"out\" = \"waits\"\n",
+            project.at(gate).display()
+        )
+    };
+    let open = |gate: &str| File::options().write(true).open(project.at(gate)).unwrap();
+    project.write("e3.toml", &pipeline("one"));
+    let mut watch = start(&project, &["run", "--watch", "--restart-on-change"]);
+    let mut said = lines(&mut watch);
+    open("one").write_all(b"go\n").unwrap();
+    assert!(said.by_ref().any(|line| line.starts_with("watching")));
+    project.write("e3.toml", &pipeline("two"));
+    // It runs now. A half-written file is no other pipeline; another one is.
+    let held = open("two");
+    project.write("e3.toml", "nonsense");
+    project.write("e3.toml", &pipeline("three"));
+    assert!(said.by_ref().any(|line| line.starts_with("cancelled")));
+    drop(held);
+    open("three").write_all(b"go\n").unwrap();
+    assert!(said.by_ref().any(|line| line.starts_with("watching")));
+    assert_eq!(project.read("out"), "go three\n");
+    // What is beside the package counts as well.
+    project.write("e3.toml", &pipeline("three").replace("\"out\"", "\"other\""));
+    assert!(said.by_ref().any(|line| line == "wrote other"));
+    assert!(Command::new("kill").args(["-s", "INT", &watch.id().to_string()]).status().unwrap().success());
+    assert_eq!(end(watch).code, Some(130));
+}
+
+#[test]
+fn status_and_why_know_the_entries_of_a_task() {
+    let project = Project::new(
+        "[inputs]\nin = { dir = \"in\" }\n[tasks.each]\neach = \"in\"\ncommand = \"grep -v bad {item} > {output}\"\n",
+    );
+    project.write("in/a", "good");
+    project.write("in/b", "bad");
+    assert_eq!(project.e3(&["run", "--keep-going"]).code, Some(1));
+    let status = project.done(&["status", "--json"]).json();
+    assert_eq!(status["tasks"]["each"]["state"], "failed");
+    assert_eq!(status["tasks"]["each"]["detail"], "entry `b` exited with code 1");
+    project.write("in/b", "better");
+    let why = project.done(&["why", "each"]).stdout;
+    assert!(why.contains("1 of 2 entries to run: b"), "{why}");
+    let why = project.done(&["why", "each", "--item", "b"]).stdout;
+    assert!(why.contains("input `item` changed") && why.contains("with its file"), "{why}");
+    assert_eq!(project.e3(&["why", "each", "--item", "c"]).code, Some(3));
+    assert_eq!(project.run_counts(), (1, 1));
+    let runs = project.done(&["runs", "--json"]).json();
+    let id = |at: usize| runs["runs"][at]["run"].as_str().unwrap().to_owned();
+    let diff = project.done(&["diff", &id(1), &id(0)]).stdout;
+    assert!(diff.contains("each[b]: failed: exited with code 1 ->"), "{diff}");
+    assert!(!diff.contains("each[a]"), "{diff}");
+    let executions = project.done(&["executions", "each", "--item", "b", "--json"]).json();
+    assert_eq!(executions["executions"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn start_and_plan_obey_the_settings_of_the_pipeline_file() {
+    let project = Project::new(
+        "[run]\nkeep_going = true\njobs = 1\n[run.limits]\nlicense = 2\n[tasks.a]\ncommand = \"false\"\n\
+         [tasks.b]\ncommand = \"echo > {output}\"\nresources = { license = 2 }\n",
+    );
+    assert_eq!(project.e3(&["run"]).code, Some(1));
+    let said = project.e3(&["start", "--force"]);
+    assert!(said.stderr.contains("1 ran") && said.stderr.contains("1 failed"), "{said:?}");
+    project.write(
+        "e3.toml",
+        &project.read("e3.toml").replace("license = 2\n[tasks.a]", "license = 1\n[tasks.a]"),
+    );
+    for command in ["run", "plan", "start"] {
+        assert_eq!(project.e3(&[command]).code, Some(2), "{command}");
+    }
+    project.done(&["plan", "--limit", "license=2", "-j2", "--keep-going"]);
+}

@@ -104,6 +104,8 @@ fn a_killed_run_is_recorded_as_lost_and_its_finished_work_is_used() {
     drop(gate);
     let runs = project.done(&["runs", "--json"]).json();
     assert_eq!(runs["runs"][0]["state"], "lost");
+    let executions = project.done(&["executions", "--json"]).json();
+    assert_eq!(executions["executions"][0]["state"], "lost", "{executions}");
     assert!(project.leftovers() > 0, "a killed process cannot clean up");
     assert_eq!(
         end(start(&project, &["logs", "-f", "waits"])).code,

@@ -154,11 +154,16 @@ impl Dataflow {
         }
         self.phases[unit.at()] = Phase::Waiting;
         let graph = Arc::clone(&self.graph);
+        let beside = self.derived_beside(task, root);
         for &dependent in graph.dependents(task) {
             // With this result it could start, but the rest of what it reads is of another version.
             let only_this =
                 self.missing[dependent.at()] == 1 && self.phases[dependent.at()] == Phase::Waiting;
-            if only_this && self.reads_also(dependent, task, root) {
+            let reads_also = graph.inputs(dependent).iter().any(|input| match input {
+                Input::Root(other) => *other == root,
+                Input::Task(other) => beside.contains(other),
+            });
+            if only_this && reads_also {
                 let because = graph.roots()[root.at()].clone();
                 self.notices.push_back(Action::Defer { task: dependent, because });
             }
@@ -166,19 +171,15 @@ impl Dataflow {
         self.settle(task);
     }
 
-    /// Whether a task reads something derived from `root` beside the output of `producer`.
-    fn reads_also(&self, task: TaskIndex, producer: TaskIndex, root: RootIndex) -> bool {
-        let mut open: Vec<TaskIndex> = vec![task];
-        let mut seen = HashSet::from([producer]);
+    /// The tasks whose outputs are derived from `root` on a way that does not lead through `producer`.
+    fn derived_beside(&self, producer: TaskIndex, root: RootIndex) -> HashSet<TaskIndex> {
+        let mut open = self.graph.readers(root).to_vec();
+        let mut found = HashSet::new();
         while let Some(task) = open.pop() {
-            for input in self.graph.inputs(task) {
-                match *input {
-                    Input::Root(other) if other == root => return true,
-                    Input::Task(other) if seen.insert(other) => open.push(other),
-                    Input::Root(_) | Input::Task(_) => {}
-                }
+            if task != producer && found.insert(task) {
+                open.extend(self.graph.dependents(task));
             }
         }
-        false
+        found
     }
 }

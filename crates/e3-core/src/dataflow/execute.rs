@@ -1,6 +1,6 @@
 //! `dataflow_execute`: runs a workspace with a runner and a storage, both given from outside.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use e3_types::{Name, Package, RunState, WorkspaceName};
 use tokio::sync::mpsc;
@@ -44,7 +44,7 @@ pub async fn dataflow_execute_held(
     let deployed = workspaces::find(&*storage, workspace).await?;
     let package = packages::load(&*storage, deployed.package).await?;
     let graph = graph(&package, &options.targets, &options.force)?;
-    check_limits(&graph, &options)?;
+    check_limits(&graph, &options.limits)?;
 
     // What is read first is at most older than what is read next: a change in between is seen as one, and does nothing.
     let counter = storage.refs().change_counter(workspace).await.map_err(failed)?;
@@ -115,10 +115,10 @@ pub(crate) fn graph(
 }
 
 /// Refuses tasks that need more than there is.
-fn check_limits(graph: &Graph, options: &DataflowOptions) -> Result<(), DataflowError> {
+pub(crate) fn check_limits(graph: &Graph, limits: &BTreeMap<Name, u64>) -> Result<(), DataflowError> {
     for policy in graph.policies() {
         for (resource, &needs) in policy.resources.iter().filter(|(name, _)| name.as_str() != CPU_NAME) {
-            if let Some(&limit) = options.limits.get(resource)
+            if let Some(&limit) = limits.get(resource)
                 && needs > limit
             {
                 let task = graph.in_order().find(|task| graph.policy(*task) == policy);

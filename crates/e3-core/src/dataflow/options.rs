@@ -111,6 +111,14 @@ pub enum DataflowError {
         /// The most similar name, where the caller knows one.
         similar: Option<String>,
     },
+    /// A task that runs once per entry has no such entry.
+    #[error("task `{task}` has no entry `{item}` in the folder that it runs for")]
+    NoEntry {
+        /// The task.
+        task: Name,
+        /// The name of the entry.
+        item: String,
+    },
     /// The storage failed in the middle. What was finished before is kept.
     #[error("run {run} was given up: {source}")]
     Interrupted {
@@ -139,7 +147,7 @@ impl DataflowError {
         match self {
             Self::Workspace(error) => error.class(),
             Self::Package(error) => error.class(),
-            Self::NoMatch { .. } | Self::Unsatisfiable { .. } => ErrorClass::User,
+            Self::NoMatch { .. } | Self::NoEntry { .. } | Self::Unsatisfiable { .. } => ErrorClass::User,
             Self::Interrupted { source, .. } => source.class(),
         }
     }

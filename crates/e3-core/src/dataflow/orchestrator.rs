@@ -119,7 +119,7 @@ impl<'a> Orchestrator<'a> {
                 None => self.wait().await?,
                 Some(Action::End { state }) => {
                     // What was set before the end is part of the run.
-                    if self.flow.is_cancelled() || !self.look_for_changes().await? {
+                    if !self.flow.takes_changes() || !self.look_for_changes().await? {
                         return self.end(state).await;
                     }
                 }
@@ -271,7 +271,7 @@ impl<'a> Orchestrator<'a> {
         let timeout = self.graph.policy(self.flow.task_of(unit)).timeout_ms.map(Duration::from_millis);
         let options = TaskExecuteOptions {
             label: label(&self.record.workspace, &task, item.as_deref()),
-            force: self.flow.is_uncached(unit),
+            force: self.flow.uncached(unit).is_some(),
             attempt,
             timeout,
             cancellation,
@@ -293,12 +293,12 @@ impl<'a> Orchestrator<'a> {
     /// Waits until something ends, a retry is due, an input changes, or the run is to stop.
     async fn wait(&mut self) -> Result<(), DataflowError> {
         let cancellation = self.options.cancellation.clone();
-        let cancelled = self.flow.is_cancelled();
+        let (cancelled, takes_changes) = (self.flow.is_cancelled(), self.flow.takes_changes());
         let joined = tokio::select! {
             biased;
             Some(joined) = self.work.join_next() => joined,
             () = cancellation.requested(), if !cancelled => return Ok(()),
-            changed = self.changes.wait(), if !cancelled => {
+            changed = self.changes.wait(), if takes_changes => {
                 changed.map_err(|error| self.interrupted(error))?;
                 return self.look_for_changes().await.map(drop);
             }

@@ -279,6 +279,11 @@ impl Dataflow {
         self.cancelled
     }
 
+    /// Whether changes of inputs still concern the run: not when what runs has been told to stop.
+    pub fn takes_changes(&self) -> bool {
+        !(self.cancelled || self.cancel_sent)
+    }
+
     /// What to do next; `None` means: wait until something happens.
     pub fn next_action(&mut self) -> Option<Action> {
         if self.ended {
@@ -399,9 +404,9 @@ impl Dataflow {
         self.phases[unit.at()] == Phase::Unchecked
     }
 
-    /// Whether the cache is not to be asked about a unit.
-    pub fn is_uncached(&self, unit: Unit) -> bool {
-        self.uncached[self.task_of(unit).at()].is_some()
+    /// Why the cache is not to be asked about a unit, if it is not.
+    pub fn uncached(&self, unit: Unit) -> Option<RunReason> {
+        self.uncached[self.task_of(unit).at()]
     }
 
     /// Whether a unit runs on inputs that have changed meanwhile.

@@ -22,6 +22,8 @@ pub struct PlanOptions {
     pub targets: Vec<NamePattern>,
     /// Which results are not to be taken from the cache.
     pub force: Force,
+    /// How much of a resource the running tasks may use together: what could never run is refused, as by a run.
+    pub limits: BTreeMap<Name, u64>,
 }
 
 /// What a run would do with each task, in an order in which it could.
@@ -45,7 +47,7 @@ pub struct PlannedTask {
     /// The task object and the inputs, if all are known.
     #[serde(skip)]
     pub key: Option<(Hash, Vec<Hash>)>,
-    /// The same for the entries that would be executed.
+    /// The same for its entries.
     #[serde(skip)]
     pub entry_keys: BTreeMap<Arc<str>, (Hash, Vec<Hash>)>,
 }
@@ -106,6 +108,7 @@ pub async fn plan(
     options: &PlanOptions,
 ) -> Result<Plan, DataflowError> {
     let graph = execute::graph(package, &options.targets, &options.force)?;
+    execute::check_limits(&graph, &options.limits)?;
     let policy = DataflowPolicy {
         slots: NonZeroUsize::MAX,
         limits: BTreeMap::new(),
@@ -236,7 +239,7 @@ impl Planner<'_> {
             let unit = Unit::from(task);
             let mut entry_keys = BTreeMap::new();
             let entries = self.flow.entries_of(task).map(|units| {
-                for unit in units.iter().filter(|unit| self.why.contains_key(unit)) {
+                for unit in &units {
                     entry_keys.extend(
                         self.flow.item_name(*unit).map(|name| (Arc::clone(name), self.flow.key(*unit))),
                     );
@@ -260,6 +263,10 @@ impl Planner<'_> {
                     (None, Some(EntriesPlan::Known { run, .. })) => {
                         Decision::Run { because: run.values().next().copied().unwrap_or(RunReason::NoResult) }
                     }
+                    // What the cache is not asked about runs, whatever comes before it.
+                    _ if self.flow.uncached(unit).is_some() => {
+                        Decision::Run { because: self.flow.uncached(unit).unwrap_or(RunReason::Forced) }
+                    }
                     _ => {
                         let mut on: Vec<_> = self
                             .graph
@@ -276,9 +283,8 @@ impl Planner<'_> {
                 },
             };
             let is_map = self.graph.each(task).is_some();
-            let entries = entries.or_else(|| {
-                (is_map && matches!(decision, Decision::Depends { .. })).then_some(EntriesPlan::Unknown)
-            });
+            let open = matches!(decision, Decision::Depends { .. } | Decision::Run { .. });
+            let entries = entries.or_else(|| (is_map && open).then_some(EntriesPlan::Unknown));
             let key = (known(unit)
                 || entries.as_ref().is_some_and(|entries| *entries != EntriesPlan::Unknown))
             .then(|| self.flow.key(unit));

@@ -1,6 +1,9 @@
 //! What differs between two runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use e3_types::{EventKind, ExecutionId, Name, ObjectRef, RunId};
 use serde::Serialize;
@@ -16,8 +19,8 @@ use crate::{PackageError, StorageBackend, StorageError, executions, runs};
 pub struct RunsDifference {
     /// How many tasks came to the same in both.
     pub same: u64,
-    /// The others, by name.
-    pub tasks: BTreeMap<Name, TaskDifference>,
+    /// The others: tasks by name, entries of tasks as `TASK[ENTRY]`.
+    pub tasks: BTreeMap<String, TaskDifference>,
 }
 
 /// What differs about a task between two runs.
@@ -65,7 +68,7 @@ pub async fn runs_difference(
     after: RunId,
 ) -> Result<RunsDifference, PackageError> {
     let (old, new) = (ends(storage, before).await?, ends(storage, after).await?);
-    let names: BTreeSet<&Name> = old.keys().chain(new.keys()).collect();
+    let names: BTreeSet<&Place> = old.keys().chain(new.keys()).collect();
     let mut found = RunsDifference { same: 0, tasks: BTreeMap::new() };
     for name in names {
         let (old, new) = (old.get(name), new.get(name));
@@ -82,14 +85,19 @@ pub async fn runs_difference(
             found.same += 1;
         } else {
             let (before, after) = (old.map(End::text), new.map(End::text));
-            found.tasks.insert(name.clone(), TaskDifference { before, after, differences: differing });
+            let (task, item) = name;
+            let label = item.as_ref().map_or_else(|| task.to_string(), |item| format!("{task}[{item}]"));
+            found.tasks.insert(label, TaskDifference { before, after, differences: differing });
         }
     }
     Ok(found)
 }
 
-async fn ends(storage: &dyn StorageBackend, run: RunId) -> Result<BTreeMap<Name, End>, StorageError> {
-    let mut ends = BTreeMap::new();
+/// A task, or an entry of one.
+type Place = (Name, Option<Arc<str>>);
+
+async fn ends(storage: &dyn StorageBackend, run: RunId) -> Result<BTreeMap<Place, End>, StorageError> {
+    let mut ends: BTreeMap<Place, End> = BTreeMap::new();
     let mut cursor = runs::EventCursor::default();
     loop {
         let events = runs::next_events(storage, run, &mut cursor).await?;
@@ -98,22 +106,24 @@ async fn ends(storage: &dyn StorageBackend, run: RunId) -> Result<BTreeMap<Name,
         }
         for event in events {
             match event.kind {
-                EventKind::TaskCompleted {
-                    task, item: None, execution, output, superseded: false, ..
-                } => {
-                    ends.insert(task, End::Output(execution, output));
+                EventKind::TaskCompleted { task, item, execution, output, superseded: false, .. } => {
+                    ends.insert((task, item), End::Output(execution, output));
                 }
-                EventKind::TaskFailed { task, execution, failure, superseded: false, .. } => {
-                    ends.insert(task, End::Failed(execution, failure.to_string()));
+                EventKind::TaskFailed { task, item, execution, failure, superseded: false, .. } => {
+                    ends.insert((task, item), End::Failed(execution, failure.to_string()));
                 }
                 EventKind::TaskSkipped { task, .. } => {
-                    ends.insert(task, End::Skipped);
+                    ends.insert((task, None), End::Skipped);
                 }
                 EventKind::TaskInvalidated { task, .. } => {
-                    ends.insert(task, End::Open);
+                    ends.retain(|(other, item), _| item.is_none() || *other != task);
+                    ends.insert((task, None), End::Open);
                 }
-                EventKind::TaskExpanded { task, .. } | EventKind::TaskStarted { task, .. } => {
-                    ends.entry(task).or_insert(End::Open);
+                EventKind::TaskExpanded { task, .. } => {
+                    ends.entry((task, None)).or_insert(End::Open);
+                }
+                EventKind::TaskStarted { task, item, .. } => {
+                    ends.entry((task, item)).or_insert(End::Open);
                 }
                 _ => {}
             }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use e3_types::{
-    DatasetPath, ExecutionId, ExecutionState, Hash, Name, ObjectRef, Package, RunId, RunReason, Timestamp,
-    WorkspaceName,
+    DatasetPath, ExecutionId, ExecutionState, Hash, Name, ObjectRef, Package, RunId, RunReason, TaskObject,
+    Timestamp, WorkspaceName,
 };
 use serde::Serialize;
 
@@ -14,8 +14,8 @@ use super::{
     plan::{Decision, EntriesPlan, PlanOptions, plan},
 };
 use crate::{
-    DataflowError, DatasetRef, Force, HistoryEntry, HistoryRecord, OperationKind, Origin, RefError,
-    StorageBackend, StorageError, WorkspaceError, executions, history, operations,
+    DataflowError, DatasetRef, HistoryEntry, HistoryRecord, OperationKind, Origin, RefError, StorageBackend,
+    StorageError, WorkspaceError, executions, history, operations,
 };
 
 /// Why a task ran, or would run.
@@ -121,7 +121,7 @@ impl Place<'_> {
             .as_str()
             .parse()
             .map_err(|_| DataflowError::NoMatch { pattern: task.to_string(), similar: None })?;
-        let options = PlanOptions { targets: vec![target], force: Force::Nothing };
+        let options = PlanOptions { targets: vec![target], ..PlanOptions::default() };
         let objects: BTreeMap<DatasetPath, ObjectRef> =
             self.roots.iter().map(|(path, value)| (path.clone(), value.object)).collect();
         let planned = plan(self.storage, self.package, &objects, &options).await?;
@@ -134,6 +134,9 @@ impl Place<'_> {
         let now = match (item, &planned.entries) {
             (Some(item), Some(EntriesPlan::Known { run, .. })) => match (run.get(item), &newest) {
                 (Some(&because), _) => Decision::Run { because },
+                (None, _) if !planned.entry_keys.contains_key(item) => {
+                    return Err(DataflowError::NoEntry { task: task.clone(), item: item.to_owned() });
+                }
                 (
                     None,
                     Some((HistoryEntry { record: HistoryRecord { output: Some(output), .. }, .. }, found)),
@@ -207,14 +210,19 @@ impl Place<'_> {
         object: Hash,
     ) -> Result<Option<Provenance>, RefError> {
         let wired = &self.package.tasks[task];
-        let dataset = wired.inputs.iter().find(|path| {
-            path.as_str() == name || (name == "code" && path.as_str() == format!("{task}.code"))
-        });
+        let is_item = name == TaskObject::ITEM && wired.each.is_some();
+        let dataset = match wired.each {
+            Some(each) if is_item => wired.inputs.get(each as usize),
+            _ => wired.inputs.iter().find(|path| {
+                path.as_str() == name || (name == "code" && path.as_str() == format!("{task}.code"))
+            }),
+        };
         let Some(dataset) = dataset.cloned() else { return Ok(None) };
         if let Some((task, _)) = self.package.tasks.iter().find(|(_, other)| other.output == dataset) {
             return Ok(Some(Provenance::Task { dataset, task: task.clone() }));
         }
-        let Some(value) = self.roots.get(&dataset).filter(|value| value.object.hash == object) else {
+        let Some(value) = self.roots.get(&dataset).filter(|value| is_item || value.object.hash == object)
+        else {
             return Ok(None);
         };
         let operation = operations::origin_of(self.storage, self.workspace, &dataset, value.object).await?;

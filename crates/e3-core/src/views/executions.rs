@@ -101,14 +101,18 @@ pub async fn list(
     found.into_iter().map(|(name, value)| decode(&name, &value)).collect()
 }
 
-/// Whether an execution is under way. One that is recorded as running but whose key nobody holds any more has died with
-/// its owner.
+/// Whether an execution is under way. One that is recorded as running but whose key its owner does not hold any more has
+/// died with it.
 pub async fn is_running(
     storage: &dyn StorageBackend,
     record: &ExecutionRecord,
 ) -> Result<bool, StorageError> {
     let key = ExecutionKey::new(record.task, &record.inputs);
-    Ok(record.state == ExecutionState::Running && !storage.leases().inspect(&key.lease()).await?.is_empty())
+    if record.state != ExecutionState::Running {
+        return Ok(false);
+    }
+    let holders = storage.leases().inspect(&key.lease()).await?;
+    Ok(holders.iter().any(|holder| holder.owner == record.owner.owner))
 }
 
 /// Records that an execution has started.

@@ -137,6 +137,8 @@ pub struct DeployReport {
     pub roots: BTreeMap<DatasetPath, DatasetRef>,
     /// Those that keep the value which a person gave them.
     pub kept: Vec<DatasetPath>,
+    /// Those that had such a value and cannot keep it, because their kind is another one or they are gone.
+    pub dropped: Vec<DatasetPath>,
     /// Whether another package was there before.
     pub is_new_package: bool,
 }
@@ -180,6 +182,9 @@ impl Deployment<'_> {
             };
             report.roots.insert(path.clone(), value);
         }
+        let lost = |path: &&DatasetPath| !report.kept.contains(*path) && !self.reset;
+        let by_user = before.iter().filter(|(_, value)| value.origin == Origin::User).map(|(path, _)| path);
+        report.dropped = by_user.filter(lost).cloned().collect();
         report
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use e3_core::StorageBackend;
 use e3_core::{
-    Decision, EntriesPlan, Force, MockResponse, OnFailure, Plan, PlanOptions, datasets, packages, plan,
-    workspaces,
+    DataflowError, Decision, EntriesPlan, Force, MockResponse, OnFailure, Plan, PlanOptions, datasets,
+    packages, plan, workspaces,
 };
 use e3_testkit::{Scenario, TaskSketch, task_hash};
 use e3_types::{EventKind, RunReason, SkipReason};
@@ -19,7 +19,7 @@ async fn planned(scenario: &Scenario, force: Force) -> Plan {
     let package = packages::load(&*scenario.storage, record.package).await.unwrap();
     let roots = datasets::read_roots(scenario.storage.refs(), &main).await.unwrap();
     let roots = roots.into_iter().map(|(path, value)| (path, value.object)).collect();
-    let options = PlanOptions { targets: scenario.options.targets.clone(), force };
+    let options = PlanOptions { targets: scenario.options.targets.clone(), force, ..PlanOptions::default() };
     plan(&*scenario.storage, &package, &roots, &options).await.unwrap()
 }
 
@@ -74,15 +74,40 @@ async fn a_plan_knows_the_entries_of_a_folder_that_is_there_and_says_so_if_it_is
     assert_eq!(scenario.run().await.summary.executed, 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_the_cache_is_not_asked_about_runs_whatever_comes_before_it() {
+    let tasks = diamond();
+    let scenario = Scenario::new(&tasks).await;
+    scenario.run().await;
+    let plan = planned(&scenario, Force::Everything).await;
+    assert_eq!(words(&plan), ["a: run Forced", "b: run Forced", "c: run Forced", "d: run Forced"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_refuses_what_a_run_refuses() {
+    let mut needy = TaskSketch::new("needy", &["raw"]);
+    needy.policy.resources = BTreeMap::from([("license".parse().unwrap(), 2)]);
+    let scenario = Scenario::new(&[needy]).await;
+    let main = "main".parse().unwrap();
+    let record = workspaces::find(&*scenario.storage, &main).await.unwrap();
+    let package = packages::load(&*scenario.storage, record.package).await.unwrap();
+    let limits = BTreeMap::from([("license".parse().unwrap(), 1)]);
+    let options = PlanOptions { limits, ..PlanOptions::default() };
+    let refused = plan(&*scenario.storage, &package, &BTreeMap::new(), &options).await.unwrap_err();
+    assert!(matches!(refused, DataflowError::Unsatisfiable { needs: 2, limit: 1, .. }), "{refused}");
+}
+
 const NAMES: [&str; 7] = ["t0", "t1", "t2", "t3", "t4", "t5", "t6"];
 const ROOTS: [&str; 3] = ["r0", "r1", "unassigned_r2"];
 
-/// Graphs: what each task reads, as numbers of inputs and earlier tasks; and which inputs change between two runs.
-fn graphs() -> impl Strategy<Value = (Vec<BTreeSet<usize>>, Vec<bool>, Vec<bool>)> {
+/// Graphs: what each task reads, as numbers of inputs and earlier tasks; which inputs change between two runs; which tasks
+/// always make the same; and which are forced the second time.
+fn graphs() -> impl Strategy<Value = (Vec<BTreeSet<usize>>, Vec<bool>, Vec<bool>, Vec<bool>)> {
     let reads = prop::collection::btree_set(0_usize..ROOTS.len() + NAMES.len(), 0..4);
     (
         prop::collection::vec(reads, 1..NAMES.len()),
         prop::collection::vec(any::<bool>(), ROOTS.len()),
+        prop::collection::vec(prop::bool::weighted(0.3), NAMES.len()),
         prop::collection::vec(prop::bool::weighted(0.3), NAMES.len()),
     )
 }
@@ -93,7 +118,7 @@ proptest! {
     /// Whatever has been run before and whatever has changed: `run` is executed, `cached` is not, `blocked` is blocked;
     /// `depends` is executed or not, and nothing else happens.
     #[test]
-    fn plan_and_run_agree((reads, changed, constant) in graphs()) {
+    fn plan_and_run_agree((reads, changed, constant, forced) in graphs()) {
         let mut tasks = Vec::new();
         for (number, reads) in reads.iter().enumerate() {
             let inputs = reads.iter().filter_map(|&at| match at.checked_sub(ROOTS.len()) {
@@ -119,7 +144,13 @@ proptest! {
                 }
             }
             scenario.take_events();
-            let plan = planned(&scenario, Force::Nothing).await;
+            let forced: Vec<_> = tasks.iter().zip(&forced).filter(|(_, forced)| **forced).collect();
+            let force = match &forced[..] {
+                [] => Force::Nothing,
+                some => Force::Matching(some.iter().map(|(task, _)| task.name.parse().unwrap()).collect()),
+            };
+            scenario.options.force = force.clone();
+            let plan = planned(&scenario, force).await;
             scenario.run().await;
             let mut did = BTreeMap::new();
             for event in scenario.take_events() {
@@ -142,7 +173,7 @@ proptest! {
                     Decision::Run { .. } => did == "run",
                     Decision::Cached { .. } => did == "cached",
                     Decision::Blocked { .. } => did == "blocked",
-                    Decision::Depends { .. } => did == "run" || did == "cached",
+                    Decision::Depends { on } => !on.is_empty() && (did == "run" || did == "cached"),
                     Decision::Error { .. } => false,
                 };
                 assert!(agrees, "{task:?}, but {did}: {plan:?}");

@@ -1,8 +1,13 @@
 //! Inputs that change during a run.
 
-use e3_core::{MockResponse, OnFailure};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use e3_core::{
+    MockResponse, MockTaskRunner, OnFailure, StorageBackend, TaskExecuteOptions, TaskResult, TaskRunner,
+};
 use e3_testkit::{Scenario, TaskSketch, task_hash};
-use e3_types::{Failure, RunState, RunSummary, TaskPolicy};
+use e3_types::{Failure, Hash, RunState, RunSummary, TaskPolicy};
 
 use crate::{counts, diamond, seconds, sketch};
 
@@ -416,4 +421,36 @@ async fn a_cancelled_run_takes_no_changes_in() {
     let (report, ()) = tokio::join!(scenario.run(), then);
     assert_eq!(report.state, RunState::Cancelled);
     assert!(!scenario.take_story().iter().any(|word| word.starts_with("change")));
+}
+
+/// A runner whose tasks take two seconds to end when they are asked to.
+struct SlowToStop(Arc<MockTaskRunner>);
+
+#[async_trait]
+impl TaskRunner for SlowToStop {
+    async fn execute(
+        &self,
+        storage: &dyn StorageBackend,
+        task: Hash,
+        inputs: &[Hash],
+        options: TaskExecuteOptions,
+    ) -> TaskResult {
+        let result = self.0.execute(storage, task, inputs, options).await;
+        if result.outcome == Err(Failure::Cancelled) {
+            tokio::time::sleep(seconds(2)).await;
+        }
+        result
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_stops_after_a_failure_takes_no_changes_in_and_names_the_failure() {
+    let tasks = sketch(&[("a", &["raw"]), ("b", &["other"])]);
+    let mut scenario = slow(&tasks).await;
+    scenario.options.on_failure = OnFailure::Cancel;
+    scenario.options.runner = Arc::new(SlowToStop(Arc::clone(&scenario.runner)));
+    scenario.runner.respond(task_hash(&tasks[0]), MockResponse::exit(1).after(seconds(1)));
+    // While `b` is being stopped, the input that `a` failed on changes.
+    let report = run_and_set(&scenario, 2, "raw", "better").await;
+    assert_eq!((report.state, report.summary.failed, report.failures.len()), (RunState::Failed, 1, 1));
 }

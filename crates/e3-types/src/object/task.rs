@@ -77,6 +77,9 @@ impl CommandLine {
 }
 
 impl TaskObject {
+    /// The name under which the entry is staged of a task that runs once per entry.
+    pub const ITEM: &str = "item";
+
     /// The canonical bytes.
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
@@ -101,7 +104,7 @@ impl TaskObject {
         let mut task = Self { each: None, ..self.clone() };
         let input = task.inputs.iter_mut().find(|input| input.name.as_ref() == Some(each));
         let input = input.ok_or(ItemError::NotEach)?;
-        input.name = Some("item".parse().expect("this is a name"));
+        input.name = Some(Self::ITEM.parse().expect("this is a name"));
         input.kind = kind;
         if self.uses_item_name() {
             task.command = match &self.command {
