@@ -1,12 +1,13 @@
 //! A child process as something that cannot be forgotten: it is waited for in any case.
 
-use std::{io, os::unix::process::CommandExt, process, process::ExitStatus};
+use std::{io, os::unix::process::CommandExt, process, process::ExitStatus, sync::Arc};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{
     drain::Drain,
     run::Command,
+    supervisor::Supervisor,
     wait::{Usage, take_status, until_ended},
 };
 
@@ -14,12 +15,14 @@ use crate::{
 pub(crate) struct Child {
     group: Pid,
     taken: bool,
+    supervisor: Option<Arc<Supervisor>>,
 }
 
 impl Child {
     /// Starts a process; returns it with its two streams.
     pub(crate) fn spawn(command: &Command) -> io::Result<(Self, Drain, Drain)> {
-        let mut child = process::Command::new(command.find_program()?)
+        let mut start = process::Command::new(command.find_program()?);
+        start
             .args(&command.arguments)
             .env_clear()
             .envs(command.environment.iter().map(|(name, value)| (name, value)))
@@ -27,12 +30,16 @@ impl Child {
             .stdin(process::Stdio::null())
             .stdout(process::Stdio::piped())
             .stderr(process::Stdio::piped())
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        let supervisor = command.supervisor.clone();
+        let mut child = match &supervisor {
+            Some(supervisor) => supervisor.spawn(&mut start)?,
+            None => start.spawn()?,
+        };
         let group =
             i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id is a positive i32");
         // From here on the process is waited for, whatever happens.
-        let this = Self { group, taken: false };
+        let this = Self { group, taken: false, supervisor };
         let stdout = Drain::new(child.stdout.take().expect("stdout is a pipe"))?;
         let stderr = Drain::new(child.stderr.take().expect("stderr is a pipe"))?;
         Ok((this, stdout, stderr))
@@ -56,8 +63,15 @@ impl Child {
 
     /// Takes the status of the process, which must have ended.
     pub(crate) fn take_status(mut self) -> io::Result<(ExitStatus, Usage)> {
+        self.take()
+    }
+
+    fn take(&mut self) -> io::Result<(ExitStatus, Usage)> {
         self.taken = true;
-        take_status(self.group)
+        match &self.supervisor {
+            Some(supervisor) => supervisor.take_status(self.group, || take_status(self.group)),
+            None => take_status(self.group),
+        }
     }
 }
 
@@ -67,7 +81,7 @@ impl Drop for Child {
             return;
         }
         // The backstop, for a future that was dropped in the middle. SIGKILL cannot be refused, so this is short.
-        let killed = self.signal(Signal::KILL).and_then(|()| take_status(self.group).map(drop));
+        let killed = self.signal(Signal::KILL).and_then(|()| self.take().map(drop));
         if let Err(error) = killed {
             tracing::error!(%error, pid = self.group.as_raw_nonzero().get(), "could not end a process");
         }

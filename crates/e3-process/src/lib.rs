@@ -5,13 +5,21 @@
 //!
 //! * The process never waits for us to read, and we never hold more of its output than one buffer.
 //! * When `run` returns, the process has been waited for and its group is gone.
-//! * A process that has left its group and keeps a pipe open is not waited for.
+//! * A process that has left its group is found and ended where the system can tell, and never waited for.
 //! * Starting goes through `posix_spawn`, so the cost does not grow with our own memory.
 
 mod child;
 mod drain;
+#[cfg(target_os = "linux")]
+mod found;
+#[cfg(not(target_os = "linux"))]
+#[path = "found_nowhere.rs"]
+mod found;
 mod run;
+mod supervisor;
 mod wait;
 
+pub use found::end_processes_in;
 pub use run::{Command, Ended, Exit, Output, RunError, Stop, run};
+pub use supervisor::{Supervisor, WATCHDOG, watch};
 pub use wait::Usage;

@@ -1,12 +1,14 @@
 //! `run`: one process from start to end.
 
-use std::{ffi::OsString, io, os::unix::process::ExitStatusExt, path::PathBuf, pin::pin, time::Duration};
+use std::{
+    ffi::OsString, io, os::unix::process::ExitStatusExt, path::PathBuf, pin::pin, sync::Arc, time::Duration,
+};
 
 use rustix::process::Signal;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{child::Child, wait::Usage};
+use crate::{child::Child, supervisor::Supervisor, wait::Usage};
 
 /// What to start. Nothing is inherited but the user, the limits and the root folder.
 #[derive(Debug, Clone)]
@@ -19,6 +21,10 @@ pub struct Command {
     pub environment: Vec<(OsString, OsString)>,
     /// Its working folder.
     pub folder: PathBuf,
+    /// Who watches over it and over what it leaves behind.
+    pub supervisor: Option<Arc<Supervisor>>,
+    /// The folder by which what it leaves behind is known: the working folder is in it, or a variable names it.
+    pub home: PathBuf,
 }
 
 impl Command {
@@ -60,7 +66,7 @@ pub struct Stop {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// What its status says.
     pub exit: Exit,
@@ -68,8 +74,10 @@ pub struct Ended {
     pub timed_out: bool,
     /// Whether it was stopped on request.
     pub stopped: bool,
-    /// Whether a process that left the group kept the output open, so that its last part may be missing.
+    /// Whether a process that could not be found kept the output open, so that its last part may be missing.
     pub leaked: bool,
+    /// The processes that had left the group and were found and ended, by name.
+    pub strays: Vec<String>,
     /// What it used.
     pub usage: Usage,
 }
@@ -160,7 +168,17 @@ pub async fn run<Error: Send>(
     // 2. The rest of its group, while the zombie keeps the group's number.
     child.signal(Signal::KILL).map_err(RunError::Wait)?;
 
-    // 3. The rest of the output. Only a process that has left the group can still hold it open.
+    // 3. What has left the group.
+    let mut strays = Vec::new();
+    if let Some(supervisor) = command.supervisor.clone()
+        && supervisor.may_have_strays().map_err(RunError::Wait)?
+    {
+        let home = command.home.clone();
+        let searched = tokio::task::spawn_blocking(move || supervisor.end_strays(&home)).await;
+        strays = searched.map_err(io::Error::other).flatten().map_err(RunError::Wait)?;
+    }
+
+    // 4. The rest of the output. Only a process that was not found can still hold it open.
     let mut leaked = false;
     if !drained {
         match tokio::time::timeout(LEAK_GRACE, &mut drains).await {
@@ -175,7 +193,7 @@ pub async fn run<Error: Send>(
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => return Err(RunError::Wait(io::Error::other(format!("unexpected status {status}")))),
     };
-    Ok(Ended { exit, timed_out, stopped, leaked, usage })
+    Ok(Ended { exit, timed_out, stopped, leaked, strays, usage })
 }
 
 /// Waits until a moment, or for ever if there is none.
@@ -220,6 +238,8 @@ mod tests {
             arguments: vec!["-c".into(), script.into()],
             environment: vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default())],
             folder: "/".into(),
+            supervisor: None,
+            home: "/".into(),
         }
     }
 
@@ -311,6 +331,78 @@ mod tests {
         let out = Kept::default();
         let ended = run(&command, &patient(), out.clone(), Kept::default()).await.unwrap();
         assert_eq!((ended.exit, ended.leaked, out.text().as_str()), (Exit::Code(0), true, "done\n"));
+    }
+
+    /// A shell in a folder of its own, with a supervisor. What it starts knows the folder.
+    fn supervised(script: &str) -> (tempfile::TempDir, Command) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().to_owned();
+        let mut command = shell(script);
+        command.environment.push(("TMPDIR".into(), home.join("tmp").into()));
+        command.supervisor = Some(Arc::new(Supervisor::new(home.clone(), None)));
+        (command.folder, command.home) = (home.clone(), home);
+        (folder, command)
+    }
+
+    /// Whether the process whose number is in a file is there, as more than a zombie.
+    fn is_alive(file: &std::path::Path) -> bool {
+        let pid = std::fs::read_to_string(file).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        stat.is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_leaves_its_group_and_its_session_is_found_and_ended() {
+        // A double fork; with the output held open, with it closed, with another folder, and with a cleared environment.
+        for daemon in [
+            "exec sleep 1000",
+            "exec sleep 1000 > /dev/null 2>&1",
+            "cd /; exec sleep 1000 > /dev/null 2>&1",
+            "exec env -i /bin/sleep 1000",
+        ] {
+            let script = format!(
+                "setsid sh -c '(echo $$ > parent; sh -c \"echo \\$\\$ > pid; {daemon}\") & while [ ! -s pid ]; do sleep 0.01; done' & \
+                 while [ ! -s pid ]; do sleep 0.01; done; echo done"
+            );
+            let (folder, command) = supervised(&script);
+            let out = Kept::default();
+            let ended = run(&command, &patient(), out.clone(), Kept::default()).await.unwrap();
+            assert_eq!(
+                (ended.exit, ended.leaked, out.text().as_str()),
+                (Exit::Code(0), false, "done\n"),
+                "{daemon}"
+            );
+            assert!(ended.strays.iter().any(|name| name.starts_with("sleep (process ")), "{ended:?}");
+            assert!(!is_alive(&folder.path().join("pid")), "{daemon}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_hides_is_ended_with_the_supervisor_and_never_a_neighbour() {
+        let hide = "setsid sh -c 'cd /; exec env -i sh -c \"echo \\$\\$ > $TMPDIR.pid; exec sleep 1000 > /dev/null 2>&1\"' & \
+                    while [ ! -s $TMPDIR.pid ]; do sleep 0.01; done";
+        let (folder, first) = supervised(hide);
+        let supervisor = first.supervisor.clone();
+        let neighbour = Command { supervisor, ..shell("echo ready; exec sleep 1000") };
+        let stop = patient();
+        let ready = CancellationToken::new();
+        let trigger = Trigger { kept: Kept::default(), token: ready.clone() };
+        let one_after_the_other = async {
+            ready.cancelled().await;
+            let ended = run(&first, &patient(), Kept::default(), Kept::default()).await.unwrap();
+            assert!(
+                is_alive(&folder.path().join("tmp.pid")),
+                "it hides, and could be the neighbour's: {ended:?}"
+            );
+            stop.politely.cancel();
+        };
+        let (neighbour_ended, ()) =
+            tokio::join!(run(&neighbour, &stop, trigger, Kept::default()), one_after_the_other);
+        assert_eq!(neighbour_ended.unwrap().exit, Exit::Signal(15), "it ran until it was asked to end");
+        drop((first, neighbour));
+        assert!(!is_alive(&folder.path().join("tmp.pid")));
     }
 
     #[tokio::test]

@@ -29,6 +29,17 @@ pub(crate) fn until_ended(pid: Pid) -> io::Result<()> {
     }
 }
 
+/// Takes the status of a child away if it has ended; whether it had, or is no child.
+pub(crate) fn bury(pid: i32) -> io::Result<bool> {
+    let Some(pid) = Pid::from_raw(pid) else { return Ok(true) };
+    match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+        Ok(status) => Ok(status.is_some()),
+        Err(rustix::io::Errno::CHILD) => Ok(true),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Takes the status of a process that has ended. Its process id is free afterwards.
 #[expect(
     unsafe_code,

@@ -1,0 +1,220 @@
+//! `Supervisor`: whatever the processes of this process do, none outlives it or its own task.
+//!
+//! Three things work together. This process is a *subreaper* (prctl(2)): what loses its parent becomes its child, and is
+//! found when the task that started it ends. What is found belongs to the folder in which that task ran. And a *watchdog*,
+//! a small process of its own, does the same for all folders when this process dies, however it dies: it holds the
+//! other end of a pipe that the kernel closes then.
+//!
+//! None of this costs a started process anything: it goes through `posix_spawn`, with nothing between it and its program.
+//! A parent-death signal would need code there, and would not reach the children of a child.
+//!
+//! Limits: if the watchdog is killed together with this process, what is left is found by whoever next asks for the folder
+//! (`end_processes_in`). Outside of Linux there is neither subreaper nor /proc, and a process that leaves its group is
+//! not found.
+
+use std::{
+    collections::HashSet,
+    io::{self, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
+};
+
+use rustix::process::Pid;
+
+/// Watches over the processes that are started with it.
+#[derive(Debug)]
+pub struct Supervisor {
+    /// The folder that all of them belong to.
+    folder: PathBuf,
+    /// How to start the watchdog.
+    watchdog_program: Option<PathBuf>,
+    watchdog: OnceLock<Mutex<Option<process::Child>>>,
+    /// Shared while a process is started or its status taken, so that who holds it alone knows all children.
+    children: RwLock<()>,
+    /// The children that somebody waits for.
+    known: Mutex<HashSet<i32>>,
+    /// Inherited children that belong to no task that has ended.
+    strangers: Mutex<HashSet<i32>>,
+}
+
+/// The argument with which a program is started that is to call `watch`.
+pub const WATCHDOG: &str = "internal-watchdog";
+
+impl Supervisor {
+    /// A supervisor for processes that run in folders below `folder`. `watchdog_program` is a program that calls `watch` if its
+    /// first argument is `WATCHDOG`; without one, nobody is there when this process is killed.
+    pub fn new(folder: PathBuf, watchdog_program: Option<PathBuf>) -> Self {
+        Self {
+            folder,
+            watchdog_program,
+            watchdog: OnceLock::new(),
+            children: RwLock::default(),
+            known: Mutex::default(),
+            strangers: Mutex::default(),
+        }
+    }
+
+    /// Starts a process and remembers that somebody waits for it.
+    pub(crate) fn spawn(&self, command: &mut process::Command) -> io::Result<process::Child> {
+        self.begin()?;
+        let _shared = self.children.read().unwrap_or_else(PoisonError::into_inner);
+        let child = command.spawn()?;
+        lock(&self.known).insert(child.id().cast_signed());
+        Ok(child)
+    }
+
+    /// Calls `take`, which takes the status of a process that was started here.
+    pub(crate) fn take_status<T>(&self, pid: Pid, take: impl FnOnce() -> T) -> T {
+        let _shared = self.children.read().unwrap_or_else(PoisonError::into_inner);
+        // Before its number is free for another one.
+        lock(&self.known).remove(&pid.as_raw_nonzero().get());
+        take()
+    }
+
+    /// The first start of a process: from here on there is something to watch over.
+    fn begin(&self) -> io::Result<()> {
+        if self.watchdog.get().is_some() {
+            return Ok(());
+        }
+        let mut failed = None;
+        self.watchdog.get_or_init(|| {
+            let started = become_subreaper().and_then(|()| self.start_watchdog());
+            Mutex::new(started.unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            }))
+        });
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn start_watchdog(&self) -> io::Result<Option<process::Child>> {
+        let Some(program) = self.watchdog_program.as_ref().filter(|_| cfg!(target_os = "linux")) else {
+            return Ok(None);
+        };
+        let child = process::Command::new(program)
+            .arg(WATCHDOG)
+            .arg(&self.folder)
+            .env_clear()
+            .current_dir("/")
+            .stdin(process::Stdio::piped())
+            .stdout(process::Stdio::null())
+            .stderr(process::Stdio::null())
+            // A Ctrl-C in the terminal is not meant for it.
+            .process_group(0)
+            .spawn()?;
+        lock(&self.known).insert(child.id().cast_signed());
+        Ok(Some(child))
+    }
+
+    /// Whether there may be something that a task has left. Costs one look at one small file, and holds nobody up.
+    pub(crate) fn may_have_strays(&self) -> io::Result<bool> {
+        let children = crate::found::inherited_children()?;
+        let (known, strangers) = (lock(&self.known), lock(&self.strangers));
+        Ok(children.iter().any(|pid| !known.contains(pid) && !strangers.contains(pid)))
+    }
+
+    /// Ends what a task has left that ran in `folder` and whose own process has ended. Returns the names.
+    pub(crate) fn end_strays(&self, folder: &Path) -> io::Result<Vec<String>> {
+        if self.inherited()?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = crate::found::end_processes_in(folder)?;
+        // What is still there is a stranger: a child of a task that runs, or of one that hides.
+        let rest = self.inherited()?;
+        lock(&self.strangers).extend(rest);
+        Ok(names)
+    }
+
+    /// The inherited children that live and are not known for strangers; those that have ended are buried.
+    fn inherited(&self) -> io::Result<Vec<i32>> {
+        if !cfg!(target_os = "linux") {
+            return Ok(Vec::new());
+        }
+        let _alone = self.children.write().unwrap_or_else(PoisonError::into_inner);
+        let (known, mut strangers) = (lock(&self.known), lock(&self.strangers));
+        let mut alive = Vec::new();
+        for pid in crate::found::inherited_children()? {
+            if known.contains(&pid) {
+                continue;
+            }
+            if crate::wait::bury(pid)? {
+                strangers.remove(&pid);
+            } else if !strangers.contains(&pid) {
+                alive.push(pid);
+            }
+        }
+        Ok(alive)
+    }
+}
+
+impl Supervisor {
+    /// Ends the strangers too: no task runs any more that they could belong to.
+    fn end_rest(&self) -> io::Result<()> {
+        loop {
+            let mut rest = self.inherited()?;
+            rest.extend(lock(&self.strangers).drain());
+            if rest.is_empty() {
+                return Ok(());
+            }
+            for pid in rest.into_iter().filter_map(Pid::from_raw) {
+                // A child that nobody has buried: the number is its own.
+                match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+                    Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                match crate::wait::until_ended(pid) {
+                    Err(error) if error.raw_os_error() != Some(libc::ECHILD) => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let Some(watchdog) = self.watchdog.get() else { return };
+        if let Err(error) = self.end_rest() {
+            tracing::warn!(%error, folder = %self.folder.display(), "could not end all processes");
+        }
+        let Some(mut child) = lock(watchdog).take() else { return };
+        // A word instead of the end of the pipe: nothing is to be done.
+        let told = child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(b"."));
+        if let Err(error) = told.and_then(|()| child.wait().map(drop)) {
+            tracing::debug!(%error, "the watchdog has ended before");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn become_subreaper() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    Ok(())
+}
+
+/// What a watchdog does: waits on standard input until the process that started it says that all is well or dies, and
+/// ends the processes in its folder if it has died.
+pub fn watch(folder: &Path) -> io::Result<()> {
+    let mut word = [0];
+    loop {
+        match io::Read::read(&mut io::stdin(), &mut word) {
+            Ok(0) => break,
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // One that was just being started has the folder in its environment a moment later.
+    for _ in 0..3 {
+        crate::found::end_processes_in(folder)?;
+        let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        rustix::event::poll(&mut [], Some(&moment))?;
+    }
+    crate::found::end_processes_in(folder).map(drop)
+}
