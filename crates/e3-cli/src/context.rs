@@ -12,6 +12,7 @@ use std::{
 use e3_core::{Clock, DatasetRef, Holder, StorageBackend, SystemClock, datasets, packages, workspaces};
 use e3_exec::{LocalTaskRunner, Workshop};
 use e3_pipeline::{Pipeline, RunSettings};
+use e3_process::Supervisor;
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, Package, Timestamp, WorkspaceName};
 
@@ -28,6 +29,8 @@ pub(crate) const PIPELINE: &str = "e3.toml";
 pub(crate) const REPOSITORY: &str = ".e3";
 /// How long a task may take to end after SIGTERM, unless `[run]` says otherwise.
 const GRACE: Duration = Duration::from_secs(10);
+/// How much is kept of each stream that a task prints, in bytes, unless `[run]` says otherwise.
+const LOG_LIMIT: u64 = 1 << 30;
 
 /// What every command gets.
 pub(crate) struct Context {
@@ -159,16 +162,26 @@ impl Context {
     pub(crate) fn local_runner(
         &self,
         storage: &LocalStorage,
-        grace: Option<Duration>,
+        settings: &RunSettings,
         keep_scratch: bool,
     ) -> Result<LocalTaskRunner> {
+        // What a process left that was killed together with its watchdog.
+        storage
+            .clear_abandoned(|folder| e3_process::end_processes_in(folder).map(drop))
+            .map_err(|error| CliError::environment("removing what a dead process has left", error))?;
         let scratch = storage
             .scratch()
             .map_err(|error| CliError::environment("making a folder for tasks to run in", error))?;
+        let program = std::env::current_exe()
+            .map_err(|error| CliError::environment("finding the program of this process", error))?;
         let workshop = Workshop {
+            supervisor: Some(Arc::new(Supervisor::new(scratch.clone(), Some(program.clone())))),
+            launcher: Some(program),
+            sandbox_readable: settings.sandbox_readable.clone(),
+            log_limit: settings.log_limit.unwrap_or(LOG_LIMIT),
             scratch,
             environment: e3_exec::inherited(self.environment.iter().cloned()),
-            grace: grace.unwrap_or(GRACE),
+            grace: settings.grace.unwrap_or(GRACE),
             keep_in: keep_scratch.then(|| kept_scratch(storage)),
             holder: self.holder.clone(),
             runner: "local".to_owned(),

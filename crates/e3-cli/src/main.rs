@@ -24,6 +24,9 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    if let Some(code) = helper() {
+        return code;
+    }
     let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -41,6 +44,21 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
+}
+
+/// This program is also what watches over tasks, and what confines them: started so by itself, and by nobody else.
+fn helper() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let first = arguments.next()?;
+    if first == e3_process::LAUNCH {
+        let code = e3_process::launch(arguments);
+        return Some(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)));
+    }
+    if first == e3_process::WATCHDOG {
+        let watched = arguments.next().map(|folder| e3_process::watch(folder.as_ref()));
+        return Some(if matches!(watched, Some(Ok(()))) { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    None
 }
 
 fn run(cli: Cli) -> error::Result<Exit> {

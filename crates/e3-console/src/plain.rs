@@ -60,6 +60,13 @@ impl Plain {
                 let why = format!("until what it reads comes from one version of `{because}`");
                 Some(self.task(MILD, "waits", task, None, &why))
             }
+            EventKind::TaskNoted { task, item, note } => {
+                Some(self.task(MILD, "note", task, item.as_ref(), note))
+            }
+            EventKind::OutputRebuilt { task, item, took_ms, .. } => {
+                let text = format!("{}  its output was no longer in the store", human_duration(*took_ms));
+                Some(self.task(MILD, "rebuilt", task, item.as_ref(), &text))
+            }
             EventKind::InputChanged { dataset, object } => {
                 let now = if object.is_some() { "has another value" } else { "has no value any more" };
                 Some(self.line_of(MILD, "changed", &format!("input `{dataset}` {now}")))

@@ -39,7 +39,10 @@ impl View {
     pub fn apply(&mut self, event: &Event) {
         match &event.kind {
             EventKind::RunStarted { total, .. } => self.total = *total,
-            EventKind::InputChanged { .. } | EventKind::TaskDeferred { .. } => {}
+            EventKind::InputChanged { .. }
+            | EventKind::TaskDeferred { .. }
+            | EventKind::TaskNoted { .. }
+            | EventKind::OutputRebuilt { .. } => {}
             EventKind::TaskInvalidated { task, .. } => self.take_back(task),
             EventKind::TaskExpanded { task, items } => {
                 self.total = (self.total + items).saturating_sub(1);

@@ -216,7 +216,13 @@ impl TaskRunner for Bare {
         let mut random = [0; 10];
         random.copy_from_slice(&inputs[0].to_string().as_bytes()[..10]);
         let execution = ExecutionId::from_parts(self.0.now().unix_ms(), random);
-        TaskResult { outcome: Ok(made_of(inputs)), cached: false, execution: Some(execution), took_ms: 1 }
+        TaskResult {
+            outcome: Ok(made_of(inputs)),
+            cached: false,
+            execution: Some(execution),
+            took_ms: 1,
+            notes: Vec::new(),
+        }
     }
 }
 

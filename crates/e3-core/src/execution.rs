@@ -72,6 +72,7 @@ pub async fn lookup_many(
                         cached: true,
                         execution: Some(execution),
                         took_ms,
+                        notes: Vec::new(),
                     })
                 } else {
                     Lookup::Miss(RunReason::OutputMissing)
@@ -100,6 +101,8 @@ pub struct Outcome {
     pub verdict: Result<ObjectRef, Failure>,
     /// What it cost.
     pub usage: Usage,
+    /// What its user should know beside that: see `TaskResult`.
+    pub notes: Vec<String>,
 }
 
 /// The resources that an execution used, where the system tells.
@@ -178,6 +181,7 @@ where
         ended: None,
         outcome: None,
         usage: Usage::default(),
+        notes: Vec::new(),
         runner: context.runner.to_owned(),
         owner: context.holder.clone(),
     };
@@ -191,8 +195,10 @@ where
     record.state = outcome.verdict.as_ref().map_or_else(Failure::state, |_| ExecutionState::Success);
     record.outcome = Some(outcome.verdict.clone());
     record.usage = outcome.usage;
+    record.notes.clone_from(&outcome.notes);
     executions::record_end(context.storage, &record, key, took_ms).await?;
-    Ok(TaskResult { outcome: outcome.verdict, cached: false, execution: Some(execution), took_ms })
+    let notes = outcome.notes;
+    Ok(TaskResult { outcome: outcome.verdict, cached: false, execution: Some(execution), took_ms, notes })
 }
 
 async fn hit(storage: &dyn StorageBackend, key: ExecutionKey) -> Result<Option<TaskResult>, StorageError> {
@@ -203,7 +209,7 @@ async fn hit(storage: &dyn StorageBackend, key: ExecutionKey) -> Result<Option<T
 }
 
 fn without_execution(failure: Failure) -> TaskResult {
-    TaskResult { outcome: Err(failure), cached: false, execution: None, took_ms: 0 }
+    TaskResult { outcome: Err(failure), cached: false, execution: None, took_ms: 0, notes: Vec::new() }
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ impl TaskRunner for LimitedRunner {
         let permit = tokio::select! {
             permit = self.free.acquire() => permit.expect("the semaphore is never closed"),
             () = options.cancellation.requested() => {
-                return TaskResult { outcome: Err(Failure::Cancelled), cached: false, execution: None, took_ms: 0 };
+                return TaskResult { outcome: Err(Failure::Cancelled), cached: false, execution: None, took_ms: 0, notes: Vec::new() };
             }
         };
         let result = self.runner.execute(storage, task, inputs, options).await;

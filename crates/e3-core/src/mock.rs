@@ -171,7 +171,7 @@ impl MockTaskRunner {
                 Err(failure) => Err(failure),
             },
         };
-        Outcome { verdict, usage: Usage::default() }
+        Outcome { verdict, usage: Usage::default(), notes: Vec::new() }
     }
 }
 

@@ -5,19 +5,26 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use e3_core::{
-    Clock, ExecutionContext, Holder, LogError, LogStream, Outcome, OutputSink, StorageBackend,
+    Clock, ExecutionContext, Holder, LogError, LogStream, ObjectError, Outcome, OutputSink, StorageBackend,
     TaskExecuteOptions, TaskResult, Unavailable, Usage, packages, perform,
 };
-use e3_process::{Command, Ended, Exit, RunError, Stop};
-use e3_types::{CommandLine, ErrorClass, ExecutionId, Failure, Hash, Name, ObjectRef, TaskObject, Template};
+use e3_process::{Command, Confinement, Ended, Exit, RunError, Stop, Supervisor};
+use e3_types::{
+    CommandLine, ErrorClass, ExecutionId, Failure, Hash, Name, ObjectRef, Sandbox, TaskLimits, TaskObject,
+    Template,
+};
 
 use crate::{
     environment, output,
-    stage::{OUTPUT, StagedFile, stage_inputs, staged_path},
+    stage::{OUTPUT, StageError, StagedFile, StagingError, stage_inputs, staged_path},
 };
 
 /// Where and how the tasks of one process run.
@@ -32,6 +39,15 @@ pub struct Workshop {
     /// Where scratch folders go when their task has ended; they are removed if there is no such place. It must be on the
     /// file system of `scratch`.
     pub keep_in: Option<PathBuf>,
+    /// Who watches over the processes of tasks and what they leave behind. Without one, what leaves the group of its task is
+    /// not found, and nobody is there when this process is killed.
+    pub supervisor: Option<Arc<Supervisor>>,
+    /// The program that confines tasks which have limits or a sandbox: see `e3_process::LAUNCH`.
+    pub launcher: Option<PathBuf>,
+    /// The folders that tasks in a sandbox may read beside those of the system.
+    pub sandbox_readable: Vec<PathBuf>,
+    /// How much is kept of each stream that a task prints, in bytes.
+    pub log_limit: u64,
     /// On whose behalf.
     pub holder: Holder,
     /// The runner's name, for the record.
@@ -49,10 +65,11 @@ pub async fn task_execute(
 ) -> TaskResult {
     let context = ExecutionContext { storage, clock, holder: &workshop.holder, runner: &workshop.runner };
     perform(context, task, inputs, options, |execution| async move {
-        let mut usage = Usage::default();
+        let mut outcome =
+            Outcome { verdict: Err(Failure::Cancelled), usage: Usage::default(), notes: Vec::new() };
         let work = Execution { storage, workshop, execution, options };
-        let verdict = work.carry_out(task, inputs, &mut usage).await.map_err(|stopped| stopped.0);
-        Outcome { verdict, usage }
+        outcome.verdict = work.carry_out(task, inputs, &mut outcome).await.map_err(|stopped| stopped.0);
+        outcome
     })
     .await
 }
@@ -71,6 +88,17 @@ impl Stopped {
     fn error(class: ErrorClass, message: impl Into<String>) -> Self {
         Self(Failure::Error { class, message: message.into() })
     }
+
+    fn staging(error: StagingError) -> Self {
+        let StagingError { input, name, source } = error;
+        let message = format!("staging {name}: {source}");
+        match source {
+            StageError::Object(ObjectError::NotFound(object) | ObjectError::Corrupt { hash: object, .. }) => {
+                Self(Failure::InputMissing { input, object, message })
+            }
+            other => Self::error(other.class(), message),
+        }
+    }
 }
 
 impl From<Unavailable> for Stopped {
@@ -80,9 +108,15 @@ impl From<Unavailable> for Stopped {
 }
 
 impl Execution<'_> {
-    async fn carry_out(&self, task: Hash, inputs: &[Hash], usage: &mut Usage) -> Result<ObjectRef, Stopped> {
+    /// Does it; what is known of it beside its verdict is written to `outcome`.
+    async fn carry_out(
+        &self,
+        task: Hash,
+        inputs: &[Hash],
+        outcome: &mut Outcome,
+    ) -> Result<ObjectRef, Stopped> {
         let scratch = self.workshop.scratch.join(self.execution.to_string());
-        let verdict = self.in_scratch(&scratch, task, inputs, usage).await;
+        let verdict = self.in_scratch(&scratch, task, inputs, outcome).await;
         let keep_in = self.workshop.keep_in.clone();
         let cleared = blocking("clearing a scratch folder", move || match (&keep_in, scratch.file_name()) {
             (Some(kept), Some(name)) => {
@@ -102,7 +136,7 @@ impl Execution<'_> {
         scratch: &Path,
         task: Hash,
         inputs: &[Hash],
-        usage: &mut Usage,
+        outcome: &mut Outcome,
     ) -> Result<ObjectRef, Stopped> {
         let task = packages::load_task(self.storage, task)
             .await
@@ -116,23 +150,48 @@ impl Execution<'_> {
         let temporary = scratch.join("tmp");
         let folders = [work.join("inputs"), temporary.clone()];
         blocking("making a scratch folder", move || folders.iter().try_for_each(fs::create_dir_all)).await?;
-        let staged = stage_inputs(self.storage, &task, inputs, &work)
-            .await
-            .map_err(|error| Stopped::error(error.class(), format!("staging the inputs: {error}")))?;
+        let staged = stage_inputs(self.storage, &task, inputs, &work).await.map_err(Stopped::staging)?;
 
-        let command =
-            command(&task, &work, environment::of_task(&task, &self.workshop.environment, &temporary))?;
-        let ended = self.spawn(&command).await?;
-        *usage = usage_of(&ended);
+        let environment = environment::of_task(&task, &self.workshop.environment, &temporary);
+        let (program, arguments) = command_line(&task)?;
+        let command = Command {
+            program,
+            arguments,
+            environment,
+            folder: work.clone(),
+            confinement: self.confinement(&work, &temporary),
+            launcher: self.workshop.launcher.clone(),
+            supervisor: self.workshop.supervisor.clone(),
+            home: scratch.to_owned(),
+        };
+        let ended = self.spawn(&command, &mut outcome.notes).await;
         // Looked at in any case: an altered file must be known, however the task ended.
-        let changed = blocking("looking at the staged files", move || first_changed(&staged)).await?;
+        let changed = blocking("looking at the staged files", move || changed(staged)).await?;
+        if !changed.is_empty() {
+            // The store looks at what it has of them, and takes away what is altered.
+            let objects: Vec<Hash> = changed.iter().map(|file| file.object.hash).collect();
+            self.storage.objects().stat_many(&objects).await.map_err(|error| {
+                Stopped::error(error.class(), format!("looking at objects that a task has changed: {error}"))
+            })?;
+        }
+        let ended = ended?;
+        outcome.usage = usage_of(&ended);
+        outcome
+            .notes
+            .extend(ended.strays.iter().map(|name| format!("ended what it had left running: {name}")));
+        if ended.leaked {
+            outcome.notes.push(
+                "something that it started still holds its output open; it was not waited for".to_owned(),
+            );
+        }
         self.judge(&ended)?;
-        if let Some(path) = changed {
-            let path = path.strip_prefix(&work).unwrap_or(&path).display().to_string();
+        if let Some(StagedFile { path, .. }) = changed.first() {
+            let path = path.strip_prefix(&work).unwrap_or(path).display().to_string();
             let input = path.strip_prefix("inputs/").and_then(|path| path.split('/').next());
             let hint = input.map(|name| format!(": `writable = [\"{name}\"]` gives it a private copy"));
             let message = format!(
-                "the task changed its staged file `{path}`, which is read-only{}",
+                "its staged file `{path}` was changed, by it or by another task that reads the same: what is staged is \
+                 read-only{}",
                 hint.unwrap_or_default()
             );
             return Err(Stopped::error(ErrorClass::User, message));
@@ -142,24 +201,53 @@ impl Execution<'_> {
             .map_err(|error| Stopped::error(error.class(), error.to_string()))
     }
 
-    async fn spawn(&self, command: &Command) -> Result<Ended, Stopped> {
+    fn confinement(&self, work: &Path, temporary: &Path) -> Confinement {
+        let TaskLimits { memory, open_files, cpu_ms } = self.options.limits;
+        let sandbox = match self.options.sandbox {
+            Sandbox::Off => None,
+            Sandbox::Strict { network } => Some(e3_process::Sandbox {
+                writable: vec![work.to_owned(), temporary.to_owned()],
+                readable: self.workshop.sandbox_readable.clone(),
+                network,
+            }),
+        };
+        Confinement { memory, open_files, cpu: cpu_ms.map(Duration::from_millis), sandbox }
+    }
+
+    async fn spawn(&self, command: &Command, notes: &mut Vec<String>) -> Result<Ended, Stopped> {
         let stop = Stop {
             politely: self.options.cancellation.stop.clone(),
             at_once: self.options.cancellation.kill.clone(),
             timeout: self.options.timeout,
             grace: self.workshop.grace,
         };
-        let log = |stream, sink: &Option<OutputSink>| Log {
+        let cut = [AtomicU64::new(0), AtomicU64::new(0)];
+        let log = |stream, sink: &Option<OutputSink>, cut| Log {
             storage: self.storage,
             execution: self.execution,
             stream,
             sink: sink.clone(),
+            left: self.workshop.log_limit,
+            cut,
         };
-        let stdout = log(LogStream::Stdout, &self.options.stdout);
-        let stderr = log(LogStream::Stderr, &self.options.stderr);
+        let stdout = log(LogStream::Stdout, &self.options.stdout, &cut[0]);
+        let stderr = log(LogStream::Stderr, &self.options.stderr, &cut[1]);
         let program = command.program.to_string_lossy();
-        e3_process::run(command, &stop, stdout, stderr).await.map_err(|error| match error {
+        let ended = e3_process::run(command, &stop, stdout, stderr).await;
+        for (stream, cut) in [LogStream::Stdout, LogStream::Stderr].iter().zip(cut) {
+            let (cut, kept) = (cut.into_inner(), self.workshop.log_limit);
+            if cut > 0 {
+                notes.push(format!(
+                    "its {stream} was cut: the first {kept} bytes are kept, {cut} more are not"
+                ));
+            }
+        }
+        ended.map_err(|error| match error {
             RunError::Spawn(error) => cannot_start(&program, &error),
+            RunError::Confine(complaint) => Stopped::error(
+                ErrorClass::Environment,
+                format!("the command `{program}` cannot be started: {complaint}"),
+            ),
             RunError::Wait(error) => {
                 Stopped::error(ErrorClass::Environment, format!("waiting for `{program}`: {error}"))
             }
@@ -169,9 +257,6 @@ impl Execution<'_> {
 
     /// What the end of the process means, if it is not success.
     fn judge(&self, ended: &Ended) -> Result<(), Stopped> {
-        if ended.leaked {
-            tracing::warn!(execution = %self.execution, "a process that left its group kept the output open");
-        }
         if ended.stopped {
             return Err(Stopped(Failure::Cancelled));
         }
@@ -195,13 +280,22 @@ struct Log<'a> {
     execution: ExecutionId,
     stream: LogStream,
     sink: Option<OutputSink>,
+    /// How much more is kept, in bytes.
+    left: u64,
+    /// How much was not kept.
+    cut: &'a AtomicU64,
 }
 
 impl e3_process::Output for Log<'_> {
     type Error = LogError;
 
     async fn take(&mut self, piece: &[u8]) -> Result<(), LogError> {
-        self.storage.logs().append(self.execution, self.stream, piece).await?;
+        let kept = piece.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if kept > 0 {
+            self.storage.logs().append(self.execution, self.stream, &piece[..kept]).await?;
+            self.left -= kept as u64;
+        }
+        self.cut.fetch_add((piece.len() - kept) as u64, Ordering::Relaxed);
         if let Some(sink) = &self.sink {
             sink(piece);
         }
@@ -209,11 +303,8 @@ impl e3_process::Output for Log<'_> {
     }
 }
 
-fn command(
-    task: &TaskObject,
-    work: &Path,
-    environment: Vec<(OsString, OsString)>,
-) -> Result<Command, Stopped> {
+/// The program and its arguments.
+fn command_line(task: &TaskObject) -> Result<(OsString, Vec<OsString>), Stopped> {
     let staged: Vec<(&Name, String)> = task
         .inputs
         .iter()
@@ -238,7 +329,7 @@ fn command(
     }
     let mut words = words.into_iter();
     let program = words.next().ok_or_else(|| Stopped::error(ErrorClass::User, "the command is empty"))?;
-    Ok(Command { program, arguments: words.collect(), environment, folder: work.to_owned() })
+    Ok((program, words.collect()))
 }
 
 fn cannot_start(program: &str, error: &io::Error) -> Stopped {
@@ -261,13 +352,14 @@ fn cannot_start(program: &str, error: &io::Error) -> Stopped {
     Stopped::error(class, message)
 }
 
-fn first_changed(staged: &[StagedFile]) -> io::Result<Option<PathBuf>> {
+fn changed(staged: Vec<StagedFile>) -> io::Result<Vec<StagedFile>> {
+    let mut changed = Vec::new();
     for file in staged {
         if file.was_changed()? {
-            return Ok(Some(file.path.clone()));
+            changed.push(file);
         }
     }
-    Ok(None)
+    Ok(changed)
 }
 
 fn usage_of(ended: &Ended) -> Usage {

@@ -22,8 +22,8 @@ pub(crate) fn staged_path(name: &Name) -> String {
 pub struct StagedFile {
     /// Where it is.
     pub path: PathBuf,
-    /// Its size in bytes when it was staged.
-    pub size: u64,
+    /// What it is.
+    pub object: ObjectRef,
 }
 
 impl StagedFile {
@@ -32,7 +32,7 @@ impl StagedFile {
         match fs::symlink_metadata(&self.path) {
             Ok(now) => {
                 let time = (now.mtime(), now.mtime_nsec());
-                Ok(now.len() != self.size || time != (Source::MODIFIED_SECONDS.cast_signed(), 0))
+                Ok(now.len() != self.object.size || time != (Source::MODIFIED_SECONDS.cast_signed(), 0))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -59,6 +59,16 @@ impl StageError {
             Self::Unavailable(_) => ErrorClass::Environment,
         }
     }
+}
+
+/// Why an input cannot be staged.
+#[derive(Debug)]
+pub(crate) struct StagingError {
+    /// Which, by its number among the task's.
+    pub(crate) input: u32,
+    /// The same in words.
+    pub(crate) name: String,
+    pub(crate) source: StageError,
 }
 
 /// Writes an object to the path `to`: a file, or a folder with all that it holds. A folder may be there already, the
@@ -94,7 +104,7 @@ pub async fn materialise(
         items.push(StageItem { object, to: to.to_owned(), access, executable: false });
     }
     storage.objects().stage_many(&items).await?;
-    Ok(items.into_iter().map(|item| StagedFile { path: item.to, size: item.object.size }).collect())
+    Ok(items.into_iter().map(|item| StagedFile { path: item.to, object: item.object }).collect())
 }
 
 /// Makes folders and symbolic links, in the given order.
@@ -118,14 +128,24 @@ pub(crate) async fn stage_inputs(
     task: &TaskObject,
     inputs: &[Hash],
     work: &Path,
-) -> Result<Vec<StagedFile>, StageError> {
-    let sizes = storage.objects().stat_many(inputs).await?;
+) -> Result<Vec<StagedFile>, StagingError> {
+    let failed = |at: usize, source: StageError| StagingError {
+        input: u32::try_from(at).unwrap_or(u32::MAX),
+        name: match task.inputs[at].name.as_ref() {
+            Some(name) => format!("input `{name}`"),
+            None => "the code".to_owned(),
+        },
+        source,
+    };
+    let sizes = storage.objects().stat_many(inputs).await.map_err(|error| failed(0, error.into()))?;
     let mut guarded = Vec::new();
-    for ((input, &hash), size) in task.inputs.iter().zip(inputs).zip(sizes) {
-        let object = ObjectRef { hash, size: size.ok_or(ObjectError::NotFound(hash))? };
+    for (at, ((input, &hash), size)) in task.inputs.iter().zip(inputs).zip(sizes).enumerate() {
+        let size = size.ok_or_else(|| failed(at, ObjectError::NotFound(hash).into()))?;
+        let object = ObjectRef { hash, size };
         let access = if input.writable { Access::Private } else { Access::ReadOnly };
         let to = input.name.as_ref().map_or_else(|| work.to_owned(), |name| work.join(staged_path(name)));
-        let staged = materialise(storage, input.kind, object, &to, access).await?;
+        let staged =
+            materialise(storage, input.kind, object, &to, access).await.map_err(|error| failed(at, error))?;
         if !input.writable {
             guarded.extend(staged);
         }

@@ -5,6 +5,7 @@ mod build;
 mod error;
 mod model;
 mod parse;
+mod policy;
 mod reader;
 mod similar;
 mod stat_cache;

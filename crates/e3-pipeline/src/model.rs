@@ -1,6 +1,6 @@
 //! What an `e3.toml` says, with the place of everything that can still turn out to be wrong.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, time::Duration};
 
 use e3_types::{CommandLine, Json, Kind, Name, PackageName, PackageVersion, TaskPolicy};
 
@@ -82,6 +82,12 @@ pub struct RunSettings {
     pub keep_going: Option<bool>,
     /// How long a task may take to end after SIGTERM.
     pub grace: Option<Duration>,
+    /// Whether tasks run in a strict sandbox, unless they say otherwise.
+    pub sandbox: bool,
+    /// The folders that tasks in a sandbox may read beside those of the system.
+    pub sandbox_readable: Vec<PathBuf>,
+    /// How much is kept of each stream that a task prints, in bytes.
+    pub log_limit: Option<u64>,
     /// How much of a resource the running tasks may use together: `memory` in bytes, others in units of their own.
     pub limits: BTreeMap<Name, u64>,
 }

@@ -2,19 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroUsize,
     path::{Component, Path},
-    time::Duration,
 };
 
-use e3_types::{CommandLine, Kind, Name, PackageVersion, Retry, RetryClass, TaskPolicy};
+use e3_types::{CommandLine, Kind, Name, PackageVersion};
 use toml::de::{DeTable, DeValue};
 
 use crate::{
     error::{PipelineError, SourceText},
     model::{At, InputSpec, OutputLink, Pipeline, RunSettings, TaskSpec},
-    reader::{TableReader, Value, boolean, count, json, parsed, string, strings, wrong_type},
-    units::{parse_duration, parse_size},
+    policy,
+    reader::{TableReader, Value, boolean, json, parsed, string, strings, wrong_type},
 };
 
 /// Reads a pipeline file. `file` is its name in messages.
@@ -43,6 +41,9 @@ pub fn parse(file: &Path, text: &str) -> Result<Pipeline, PipelineError> {
         outputs: BTreeMap::new(),
         run: RunSettings::default(),
     };
+    if let Some(value) = root.get("run") {
+        pipeline.run = policy::run(source, value)?;
+    }
     if let Some(value) = root.get("inputs") {
         for (key, value) in TableReader::new(source, "[inputs]", value)?.entries() {
             let name = dataset_name(source, key)?;
@@ -57,15 +58,12 @@ pub fn parse(file: &Path, text: &str) -> Result<Pipeline, PipelineError> {
                 let message = format!("`{name}` is an input already: inputs and tasks share one namespace");
                 return Err(source.error(&key.span(), message));
             }
-            let spec = task(source, &name, value)?;
+            let spec = task(source, &name, value, &pipeline.run)?;
             pipeline.tasks.insert(name, At { value: spec, span: key.span() });
         }
     }
     if let Some(value) = root.get("outputs") {
         outputs(source, value, &mut pipeline)?;
-    }
-    if let Some(value) = root.get("run") {
-        pipeline.run = run_settings(source, value)?;
     }
     root.finish()?;
     Ok(pipeline)
@@ -138,7 +136,12 @@ fn names(source: &SourceText, what: &str, value: &Value<'_>) -> Result<Vec<At<Na
         .collect()
 }
 
-fn task(source: &SourceText, name: &Name, value: &Value<'_>) -> Result<TaskSpec, PipelineError> {
+fn task(
+    source: &SourceText,
+    name: &Name,
+    value: &Value<'_>,
+    run: &RunSettings,
+) -> Result<TaskSpec, PipelineError> {
     let mut table = TableReader::new(source, format!("task `{name}`"), value)?;
     let command = command(source, &table.what("command"), table.require("command")?)?;
     let list = |value: Option<&Value<'_>>, what: String| {
@@ -171,24 +174,7 @@ fn task(source: &SourceText, name: &Name, value: &Value<'_>) -> Result<TaskSpec,
             None => Vec::new(),
         },
         writable: list(table.get("writable"), table.what("writable"))?,
-        policy: TaskPolicy {
-            cache: match table.get("cache") {
-                Some(value) => boolean(source, &table.what("cache"), value)?,
-                None => true,
-            },
-            retries: match table.get("retries") {
-                Some(value) => Some(retries(source, table.what("retries"), value)?),
-                None => None,
-            },
-            timeout_ms: match table.get("timeout") {
-                Some(value) => Some(milliseconds(duration(source, &table.what("timeout"), value)?)),
-                None => None,
-            },
-            resources: match table.get("resources") {
-                Some(value) => amounts(source, &table.what("resources"), value, true)?,
-                None => BTreeMap::new(),
-            },
-        },
+        policy: policy::task(source, &mut table, run)?,
     };
     table.finish()?;
     if let Some(twice) = spec.pass_env.iter().find(|variable| spec.env.contains_key(&variable.value)) {
@@ -256,69 +242,6 @@ fn check_variable(source: &SourceText, name: &At<String>) -> Result<(), Pipeline
     Ok(())
 }
 
-fn retries(source: &SourceText, what: String, value: &Value<'_>) -> Result<Retry, PipelineError> {
-    let mut table = TableReader::new(source, what, value)?;
-    let max = count(source, &table.what("max"), table.require("max")?, 0)?;
-    let backoff = match table.get("backoff") {
-        Some(value) => duration(source, &table.what("backoff"), value)?,
-        None => Duration::from_secs(1),
-    };
-    let on = match table.get("on") {
-        Some(value) => strings(source, &table.what("on"), value)?
-            .iter()
-            .map(|class| parsed(source, class))
-            .collect::<Result<_, _>>()?,
-        None => vec![RetryClass::Exit(None), RetryClass::Signal(None), RetryClass::Timeout],
-    };
-    table.finish()?;
-    Ok(Retry { max, backoff_ms: milliseconds(backoff), on })
-}
-
-/// Amounts of resources. `cpu` is a number of cores, `memory` a size; `with_cpu` says whether the former may be there.
-fn amounts(
-    source: &SourceText,
-    what: &str,
-    value: &Value<'_>,
-    with_cpu: bool,
-) -> Result<BTreeMap<Name, u64>, PipelineError> {
-    let mut amounts = BTreeMap::new();
-    for (key, value) in TableReader::new(source, what, value)?.entries() {
-        let name: Name = parsed(source, &At { value: key.get_ref().clone().into_owned(), span: key.span() })?;
-        let what = format!("`{name}` in {what}");
-        let amount = match name.as_str() {
-            "cpu" if !with_cpu => {
-                let message = "the number of cores is limited by `jobs` in [run]";
-                return Err(source.error(&key.span(), message));
-            }
-            "memory" if value.get_ref().is_str() => {
-                let text = string(source, &what, value)?;
-                parse_size(&text.value).map_err(|message| source.error(&text.span, message))?
-            }
-            "memory" => {
-                let expected = "a size in quotes, such as \"4GiB\"";
-                return Err(wrong_type(source, &value.span(), &what, expected, value.get_ref()));
-            }
-            "cpu" => u64::from(count(source, &what, value, 1)?),
-            _ => u64::from(count(source, &what, value, 0)?),
-        };
-        amounts.insert(name, amount);
-    }
-    Ok(amounts)
-}
-
-fn duration(source: &SourceText, what: &str, value: &Value<'_>) -> Result<Duration, PipelineError> {
-    if !value.get_ref().is_str() {
-        let expected = "a duration in quotes, such as \"10m\"";
-        return Err(wrong_type(source, &value.span(), what, expected, value.get_ref()));
-    }
-    let text = string(source, what, value)?;
-    parse_duration(&text.value).map_err(|message| source.error(&text.span, message))
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).expect("durations are parsed as a number of milliseconds")
-}
-
 fn outputs(source: &SourceText, value: &Value<'_>, pipeline: &mut Pipeline) -> Result<(), PipelineError> {
     for (key, value) in TableReader::new(source, "[outputs]", value)?.entries() {
         let path = At { value: key.get_ref().clone().into_owned(), span: key.span() };
@@ -367,31 +290,4 @@ fn check_output_path(source: &SourceText, path: &At<String>) -> Result<(), Pipel
         return Err(source.error(&path.span, format!("`{}` belongs to e3: choose another place", path.value)));
     }
     Ok(())
-}
-
-fn run_settings(source: &SourceText, value: &Value<'_>) -> Result<RunSettings, PipelineError> {
-    let mut table = TableReader::new(source, "[run]", value)?;
-    let settings = RunSettings {
-        jobs: match table.get("jobs") {
-            Some(value) => {
-                let jobs = count(source, &table.what("jobs"), value, 1)?;
-                NonZeroUsize::new(usize::try_from(jobs).unwrap_or(usize::MAX))
-            }
-            None => None,
-        },
-        keep_going: match table.get("keep_going") {
-            Some(value) => Some(boolean(source, &table.what("keep_going"), value)?),
-            None => None,
-        },
-        grace: match table.get("grace") {
-            Some(value) => Some(duration(source, &table.what("grace"), value)?),
-            None => None,
-        },
-        limits: match table.get("limits") {
-            Some(value) => amounts(source, &table.what("limits"), value, false)?,
-            None => BTreeMap::new(),
-        },
-    };
-    table.finish()?;
-    Ok(settings)
 }

@@ -21,9 +21,10 @@ pub(crate) struct Child {
 impl Child {
     /// Starts a process; returns it with its two streams.
     pub(crate) fn spawn(command: &Command) -> io::Result<(Self, Drain, Drain)> {
-        let mut start = process::Command::new(command.find_program()?);
+        let (program, arguments) = command.to_start()?;
+        let mut start = process::Command::new(program);
         start
-            .args(&command.arguments)
+            .args(arguments)
             .env_clear()
             .envs(command.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(&command.folder)

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a search is repeated that keeps finding processes: they can start others while they are looked for.
 const ROUNDS: usize = 100;
 
-/// What the system says about a process: proc_pid_stat(5).
+/// What the system says about a process: `proc_pid_stat(5)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) name: String,

@@ -9,17 +9,26 @@
 //! * Starting goes through `posix_spawn`, so the cost does not grow with our own memory.
 
 mod child;
+mod confine;
 mod drain;
 #[cfg(target_os = "linux")]
 mod found;
 #[cfg(not(target_os = "linux"))]
 #[path = "found_nowhere.rs"]
 mod found;
+mod launch;
 mod run;
+#[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(not(target_os = "linux"))]
+#[path = "sandbox_nowhere.rs"]
+mod sandbox;
 mod supervisor;
 mod wait;
 
+pub use confine::{Confinement, LAUNCH, Sandbox};
 pub use found::end_processes_in;
+pub use launch::launch;
 pub use run::{Command, Ended, Exit, Output, RunError, Stop, run};
 pub use supervisor::{Supervisor, WATCHDOG, watch};
 pub use wait::Usage;

@@ -8,7 +8,13 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{child::Child, supervisor::Supervisor, wait::Usage};
+use crate::{
+    child::Child,
+    confine::{Confinement, Launch},
+    launch::FAILED,
+    supervisor::Supervisor,
+    wait::Usage,
+};
 
 /// What to start. Nothing is inherited but the user, the limits and the root folder.
 #[derive(Debug, Clone)]
@@ -21,6 +27,10 @@ pub struct Command {
     pub environment: Vec<(OsString, OsString)>,
     /// Its working folder.
     pub folder: PathBuf,
+    /// What it may use and see.
+    pub confinement: Confinement,
+    /// The launcher, for a process that is confined: a program that calls `launch` if its first argument is `LAUNCH`.
+    pub launcher: Option<PathBuf>,
     /// Who watches over it and over what it leaves behind.
     pub supervisor: Option<Arc<Supervisor>>,
     /// The folder by which what it leaves behind is known: the working folder is in it, or a variable names it.
@@ -28,6 +38,43 @@ pub struct Command {
 }
 
 impl Command {
+    /// The program and the arguments that are started: its own, or those of the launcher.
+    pub(crate) fn to_start(&self) -> io::Result<(PathBuf, Vec<OsString>)> {
+        let program = self.find_program()?;
+        if self.confinement.is_none() {
+            return Ok((program, self.arguments.clone()));
+        }
+        let launcher = self.launcher.clone().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::Unsupported, "there is no launcher that could confine a process")
+        })?;
+        let launch = Launch {
+            confinement: self.confinement.clone(),
+            complaint: self.complaint_file(),
+            program: program.into(),
+            arguments: self.arguments.clone(),
+        };
+        Ok((launcher, launch.to_arguments()))
+    }
+
+    fn complaint_file(&self) -> PathBuf {
+        self.home.join("launcher")
+    }
+
+    /// What the launcher has said, if it has.
+    fn complaint(&self) -> io::Result<Option<String>> {
+        if self.confinement.is_none() {
+            return Ok(None);
+        }
+        match std::fs::read_to_string(self.complaint_file()) {
+            Ok(complaint) => Ok(Some(complaint).filter(|complaint| !complaint.is_empty())),
+            // It makes the file before anything else.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Some("the launcher failed, and could not even say why".to_owned()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// The path of the program. With an absolute one, the standard library starts it through `posix_spawn`, also when
     /// environment and folder are not its own.
     pub(crate) fn find_program(&self) -> io::Result<PathBuf> {
@@ -97,6 +144,9 @@ pub enum RunError<E> {
     /// It could not be started.
     #[error("{0}")]
     Spawn(#[source] io::Error),
+    /// It could not be confined as it was to be.
+    #[error("{0}")]
+    Confine(String),
     /// Waiting for it, or reading from it, failed.
     #[error("{0}")]
     Wait(#[source] io::Error),
@@ -188,6 +238,11 @@ pub async fn run<Error: Send>(
     }
 
     let (status, usage) = child.take_status().map_err(RunError::Wait)?;
+    if status.code() == Some(FAILED)
+        && let Some(complaint) = command.complaint().map_err(RunError::Wait)?
+    {
+        return Err(RunError::Confine(complaint));
+    }
     let exit = match (status.code(), status.signal()) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),
@@ -238,6 +293,8 @@ mod tests {
             arguments: vec!["-c".into(), script.into()],
             environment: vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default())],
             folder: "/".into(),
+            confinement: Confinement::default(),
+            launcher: None,
             supervisor: None,
             home: "/".into(),
         }

@@ -8,6 +8,7 @@
 //!   owners/ID.lock       one for each process that is at work here, locked as long as it lives
 //!   scratch/ID/          where the tasks of that process run
 //!   tmp/ID/              objects on their way in
+//!   quarantine/          files that were objects until somebody wrote to them: named by what they were and are
 //!   kept/                scratch folders that somebody asked to keep; nothing here is removed by e3
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 mod database;
 mod files;
+mod integrity;
 mod leases;
 mod logs;
 mod objects;

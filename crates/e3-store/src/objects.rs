@@ -4,13 +4,12 @@ use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
     ops::Range,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
@@ -21,6 +20,7 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
 use crate::{
     files::{is_missing, with_parent},
+    integrity::{Quarantine, hash_file, is_sealed, seal},
     owner::Owners,
 };
 
@@ -37,6 +37,7 @@ pub(crate) struct LocalObjects(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
+    quarantine: Quarantine,
     owners: Arc<Owners>,
     /// Numbers the files on their way in.
     drawn: AtomicU64,
@@ -45,9 +46,10 @@ struct Inner {
 }
 
 impl LocalObjects {
-    pub(crate) fn new(folder: PathBuf, owners: Arc<Owners>) -> Self {
+    pub(crate) fn new(folder: PathBuf, quarantine: PathBuf, owners: Arc<Owners>) -> Self {
         Self(Arc::new(Inner {
             folder,
+            quarantine: Quarantine(quarantine),
             owners,
             drawn: AtomicU64::new(0),
             no_reflinks: AtomicBool::new(false),
@@ -96,6 +98,7 @@ impl ObjectStore for LocalObjects {
         let hash = *hash;
         let opened = self.blocking(move |inner| {
             let path = inner.path(&hash);
+            inner.size(&hash)?.ok_or(ObjectError::NotFound(hash))?;
             let mut file = File::open(&path).map_err(|error| inner.missing_or(hash, "opening", error))?;
             file.seek(SeekFrom::Start(range.start)).map_err(|error| failed("reading", &path, error))?;
             Ok((file.take(range.end.saturating_sub(range.start)), path))
@@ -188,7 +191,7 @@ impl Inner {
                     fs::symlink_metadata(&from).map_err(|error| failed("reading", &from, error))?;
                 // A file with another name could be changed under that name: its bytes come in, not the file.
                 if metadata.nlink() == 1 && self.same_file_system(&metadata) {
-                    let object = hash_file(&from)?;
+                    let object = hash_file(&from).map_err(|error| failed("reading", &from, error))?;
                     self.keep(&from, object)?;
                     return Ok(object);
                 }
@@ -210,7 +213,7 @@ impl Inner {
         let mut source = File::open(from).map_err(|error| failed("reading", from, error))?;
         self.put_new(|file, path| {
             if self.reflink(&source, file) {
-                return hash_file(path);
+                return hash_file(path).map_err(|error| failed("reading", path, error));
             }
             copy_and_hash(&mut source, file).map_err(|error| failed("copying", from, error))
         })
@@ -240,29 +243,19 @@ impl Inner {
         with_parent(&to, || fs::rename(from, &to)).map_err(|error| failed("storing", &to, error))
     }
 
-    /// The size of an object. One whose file was written to since it was sealed counts as not there: it will be put
-    /// again, over the altered file, and is never served.
+    /// The size of an object; none if it is not there, or is not what it was.
     fn size(&self, hash: &Hash) -> Result<Option<u64>, ObjectError> {
         let path = self.path(hash);
-        match fs::metadata(&path) {
-            Ok(metadata) => Ok(is_sealed(&metadata).then_some(metadata.len())),
-            Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(failed("reading", &path, error)),
-        }
+        self.quarantine.sound_size(hash, &path).map_err(|error| failed("reading", &path, error))
     }
 
     fn stage(&self, item: &StageItem) -> Result<(), ObjectError> {
         let hash = item.object.hash;
         let path = self.path(&hash);
+        let size = self.size(&hash)?.ok_or(ObjectError::NotFound(hash))?;
         let mut source = File::open(&path).map_err(|error| self.missing_or(hash, "opening", error))?;
-        let metadata = source.metadata().map_err(|error| failed("reading", &path, error))?;
-        let size = metadata.len();
         if size != item.object.size {
             let message = format!("it has {size} bytes where {} were recorded", item.object.size);
-            return Err(ObjectError::Corrupt { hash, message });
-        }
-        if !is_sealed(&metadata) {
-            let message = "its file was written to".to_owned();
             return Err(ObjectError::Corrupt { hash, message });
         }
         let link = item.access == Access::ReadOnly && size > COPY_UP_TO;
@@ -382,29 +375,8 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, ObjectError> {
     read.map(|entry| Ok(entry.map_err(|error| failed("listing", folder, error))?.path())).collect()
 }
 
-/// Sets the mode and the modification time that e3's files have.
-fn seal(path: &Path, mode: u32) -> io::Result<()> {
-    let file = File::open(path).or_else(|_| {
-        // A task may have made a file that even its owner may not read.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        File::open(path)
-    })?;
-    file.set_modified(UNIX_EPOCH + Duration::from_secs(Source::MODIFIED_SECONDS))?;
-    file.set_permissions(fs::Permissions::from_mode(mode))
-}
-
-/// Whether a file has not been written to since `seal`.
-fn is_sealed(metadata: &fs::Metadata) -> bool {
-    (metadata.mtime(), metadata.mtime_nsec()) == (Source::MODIFIED_SECONDS.cast_signed(), 0)
-}
-
-fn hash_file(path: &Path) -> Result<ObjectRef, ObjectError> {
-    let hash = || copy_and_hash(&mut File::open(path)?, &mut io::sink());
-    hash().map_err(|error| failed("reading", path, error))
-}
-
 /// Copies all bytes and says what object they are.
-fn copy_and_hash(from: &mut File, to: &mut impl Write) -> io::Result<ObjectRef> {
+pub(crate) fn copy_and_hash(from: &mut File, to: &mut impl Write) -> io::Result<ObjectRef> {
     let mut hasher = Hasher::new();
     let mut size = 0;
     // No larger than the file: most are small, and a fresh buffer is cleared first.

@@ -31,7 +31,7 @@ impl Owners {
         self.own
     }
 
-    /// Makes this process known, and removes what dead ones have left. Does nothing the second time.
+    /// Makes this process known, and removes most of what dead ones have left. Does nothing the second time.
     pub(crate) fn register(&self) -> io::Result<()> {
         let mut lock = self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if lock.is_some() {
@@ -85,13 +85,23 @@ impl Owners {
         self.root.join("owners").join(format!("{owner}.lock"))
     }
 
-    /// Removes the folders and the locks of owners that are dead.
+    /// Removes the scratch folders of owners that are dead. `end` is called for each before: there may be processes in it.
+    pub(crate) fn clear_abandoned(&self, end: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+        self.register()?;
+        for (owner, path) in owners_in(&self.root.join("scratch"))? {
+            if !self.is_alive(owner)? {
+                end(&path)?;
+                remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what dead owners have left but for their scratch folders: see `clear_abandoned`.
     fn sweep(&self) -> io::Result<()> {
-        for folder in ["tmp", "scratch"] {
-            for (owner, path) in owners_in(&self.root.join(folder))? {
-                if !self.is_alive(owner)? {
-                    remove_tree(&path)?;
-                }
+        for (owner, path) in owners_in(&self.root.join("tmp"))? {
+            if !self.is_alive(owner)? {
+                remove_tree(&path)?;
             }
         }
         for (owner, path) in owners_in(&self.root.join("owners"))? {
@@ -183,7 +193,14 @@ mod tests {
         assert!(left.exists());
         // A process that is killed drops its lock and nothing else.
         *dead.lock.lock().unwrap() = None;
-        Owners::new(root.path(), owner(3)).register().unwrap();
+        let third = Owners::new(root.path(), owner(3));
+        let ended = std::cell::RefCell::new(Vec::new());
+        let end = |folder: &Path| {
+            ended.borrow_mut().push(folder.to_owned());
+            Ok(())
+        };
+        third.clear_abandoned(end).unwrap();
+        assert_eq!(ended.into_inner(), [left.parent().unwrap()]);
         assert!(!left.exists());
         assert!(!dead.lock_path(owner(1)).exists());
         assert!(kept.exists());

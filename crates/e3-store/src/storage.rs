@@ -117,7 +117,7 @@ impl LocalStorage {
         let writer = Arc::new(Writer::start(connection, path, Arc::clone(&owners)).map_err(failed)?);
         Ok(Self {
             root: root.clone(),
-            objects: LocalObjects::new(root.join("objects"), Arc::clone(&owners)),
+            objects: LocalObjects::new(root.join("objects"), root.join("quarantine"), Arc::clone(&owners)),
             refs: LocalRefs { writer: Arc::clone(&writer), readers: Arc::clone(&readers) },
             logs: LocalLogs { folder: root.join("logs") },
             leases: LocalLeases { writer, readers, owners: Arc::clone(&owners) },
@@ -130,8 +130,14 @@ impl LocalStorage {
         &self.root
     }
 
+    /// Removes the scratch folders of processes that have died. `end` is called for each before, and ends the processes that
+    /// may still work in it.
+    pub fn clear_abandoned(&self, end: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+        self.owners.clear_abandoned(end)
+    }
+
     /// A folder for tasks of this process to run in, on the file system of the objects. It is removed, with all that
-    /// is in it, by a later process if this one does not.
+    /// is in it, by a later process if this one does not: see `clear_abandoned`.
     pub fn scratch(&self) -> io::Result<PathBuf> {
         self.owners.scratch()
     }

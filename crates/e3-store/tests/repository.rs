@@ -115,9 +115,30 @@ async fn an_object_whose_file_was_written_to_is_never_served_and_can_be_put_agai
     let to = storage.scratch().unwrap().join("staged");
     let item = StageItem { object, to, access: Access::ReadOnly, executable: false };
     let error = storage.objects().stage_many(&[item]).await.unwrap_err();
-    assert!(matches!(error, ObjectError::Corrupt { .. }), "{error}");
+    assert!(matches!(error, ObjectError::NotFound(_)), "{error}");
+    assert!(storage.objects().get(&object.hash, 0..1).await.is_err());
+    let aside: Vec<_> = fs::read_dir(folder.path().join("quarantine")).unwrap().map(Result::unwrap).collect();
+    assert_eq!(aside.len(), 1, "nothing is lost");
+    assert_eq!(fs::read(aside[0].path()).unwrap(), altered);
     storage.objects().put_bytes(bytes.clone()).await.unwrap();
     assert_eq!(storage.objects().get_bytes(&object.hash, u64::MAX).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn an_object_that_only_lost_its_seal_gets_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = create(folder.path());
+    let object = storage.objects().put_bytes("touched").await.unwrap();
+    let path = object_path(folder.path(), &object);
+    for break_seal in ["touch", "chmod"] {
+        match break_seal {
+            "touch" => fs::File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap(),
+            _ => fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap(),
+        }
+        assert_eq!(storage.objects().get_bytes(&object.hash, 100).await.unwrap(), "touched");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o444);
+    }
+    assert!(!folder.path().join("quarantine").exists());
 }
 
 #[tokio::test]

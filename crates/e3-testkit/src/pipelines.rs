@@ -261,6 +261,8 @@ fn word(kind: &EventKind) -> String {
         }
         EventKind::TaskSkipped { task, because: Failed { task: cause } } => format!("skip {task}<{cause}"),
         EventKind::TaskSkipped { task, because: Unassigned { dataset } } => format!("block {task}<{dataset}"),
+        EventKind::TaskNoted { task, item, note } => format!("note {}: {note}", of(task, item)),
+        EventKind::OutputRebuilt { task, item, .. } => format!("rebuild {}", of(task, item)),
         EventKind::RunEnded { state, .. } => format!("end {state}"),
     }
 }

@@ -133,6 +133,31 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         superseded: bool,
     },
+    /// Something that the user of a task should know, beside how it ended.
+    TaskNoted {
+        /// The task.
+        task: Name,
+        /// The entry that it is about, for a task that runs once per entry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<Arc<str>>,
+        /// What was found and mended, cut or ended.
+        note: String,
+    },
+    /// An output that something needs is no longer in the store whole: the task that made it is executed again. What it
+    /// makes is the same, so nothing else is decided anew.
+    OutputRebuilt {
+        /// The task.
+        task: Name,
+        /// The entry that it is about, for a task that runs once per entry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        item: Option<Arc<str>>,
+        /// The execution that made it again.
+        execution: ExecutionId,
+        /// The object that was found missing.
+        missing: Hash,
+        /// How long that took, in milliseconds.
+        took_ms: u64,
+    },
     /// A task cannot run because of something before it.
     TaskSkipped {
         /// The task.

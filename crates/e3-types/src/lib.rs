@@ -21,8 +21,8 @@ pub use json::{Json, JsonError};
 pub use name::{Name, NameError, PackageName, PackageVersion, WorkspaceName};
 pub use object::{
     CommandLine, Dir, DirEntry, DirError, FileEntry, ItemError, Kind, ObjectFormatError, ObjectRef, Package,
-    PackageTask, Retry, RetryClass, RetryClassError, Slot, SymlinkTargetError, TaskInput, TaskObject,
-    TaskPolicy, check_entry_name, check_symlink_target,
+    PackageTask, Retry, RetryClass, RetryClassError, Sandbox, Slot, SymlinkTargetError, TaskInput,
+    TaskLimits, TaskObject, TaskPolicy, check_entry_name, check_symlink_target,
 };
 pub use path::{DatasetPath, DatasetPathError};
 pub use status::{ErrorClass, ExecutionState, Failure, RunState};

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Hash;
+
 /// Who has to act on an error. Every error of e3 belongs to one class; each class has a stable exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -44,6 +46,15 @@ pub enum Failure {
         /// What is wrong, what was expected.
         message: String,
     },
+    /// One of its inputs is not in the store, or not whole.
+    InputMissing {
+        /// The input, by its number among the task's, from 0.
+        input: u32,
+        /// What is missing: the input itself, or something in it.
+        object: Hash,
+        /// What is wrong, what was expected.
+        message: String,
+    },
     /// It needed more memory than it was given.
     OutOfMemory,
     /// Whoever executed it is gone: nobody knows how it ended.
@@ -62,7 +73,7 @@ impl Failure {
             Self::Exit { .. } | Self::Signal { .. } | Self::Timeout { .. } | Self::OutOfMemory => {
                 ExecutionState::Failed
             }
-            Self::Error { .. } | Self::WorkerLost { .. } => ExecutionState::Error,
+            Self::Error { .. } | Self::InputMissing { .. } | Self::WorkerLost { .. } => ExecutionState::Error,
             Self::Cancelled => ExecutionState::Cancelled,
         }
     }
@@ -87,7 +98,7 @@ impl fmt::Display for Failure {
                 None => write!(f, "killed by signal {signal}"),
             },
             Self::Timeout { after_ms } => write!(f, "stopped after its timeout of {} s", Seconds(*after_ms)),
-            Self::Error { message, .. } => f.write_str(message),
+            Self::Error { message, .. } | Self::InputMissing { message, .. } => f.write_str(message),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::WorkerLost { message } => write!(f, "its worker was lost: {message}"),
             Self::Cancelled => f.write_str("cancelled"),
@@ -121,6 +132,8 @@ fn signal_name(signal: i32) -> Option<&'static str> {
         13 => "SIGPIPE",
         14 => "SIGALRM",
         15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
         _ => return None,
     })
 }

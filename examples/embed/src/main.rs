@@ -42,7 +42,7 @@ impl TaskRunner for WordRunner {
             let verdict = work(storage, task, inputs)
                 .await
                 .map_err(|message| Failure::Error { class: ErrorClass::User, message });
-            Outcome { verdict, usage: Usage::default() }
+            Outcome { verdict, usage: Usage::default(), notes: Vec::new() }
         })
         .await
     }

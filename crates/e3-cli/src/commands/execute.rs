@@ -50,7 +50,7 @@ pub(crate) async fn execute(
     let lines = context.progress != Progress::None;
     let screen = Arc::new(Screen::new(context.console, lines, args.events.as_deref())?);
     let options = DataflowOptions {
-        runner: Arc::new(context.local_runner(&storage, settings.grace, args.keep_scratch)?),
+        runner: Arc::new(context.local_runner(&storage, &settings, args.keep_scratch)?),
         clock: Arc::clone(&context.clock),
         holder: context.holder.clone(),
         events: Arc::clone(&screen) as _,
@@ -197,7 +197,7 @@ fn exit_of(report: &RunReport, interrupted: Option<Exit>) -> Exit {
 fn class_exit(failure: &Failure) -> Exit {
     match failure {
         Failure::Error { class: ErrorClass::Environment, .. } => Exit::Environment,
-        Failure::Error { class: ErrorClass::Corrupt, .. } => Exit::Corrupt,
+        Failure::Error { class: ErrorClass::Corrupt, .. } | Failure::InputMissing { .. } => Exit::Corrupt,
         Failure::Error { class: ErrorClass::Internal, .. } => Exit::Internal,
         _ => Exit::TaskFailed,
     }

@@ -37,6 +37,7 @@ struct Execution {
     system_ms: Option<u64>,
     peak_memory: Option<u64>,
     runner: String,
+    notes: Vec<String>,
 }
 
 pub(crate) async fn executions(context: &Context, args: &ExecutionsArgs) -> Result<Exit> {
@@ -146,5 +147,6 @@ fn execution(record: ExecutionRecord, state: &'static str) -> Execution {
         label: record.label,
         inputs: record.inputs,
         runner: record.runner,
+        notes: record.notes,
     }
 }

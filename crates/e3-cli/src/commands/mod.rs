@@ -29,7 +29,7 @@ use crate::{
 pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<Exit> {
     match command {
         Command::Init(args) => init::init(context, &args.args),
-        Command::Run(args) => run::run(context, args.args).await,
+        Command::Run(args) => Box::pin(run::run(context, args.args)).await,
         Command::Start(args) => run::start(context, args.args).await,
         Command::Status(_) => status::status(context).await,
         Command::Ls(args) => ls::ls(context, &args.args).await,

@@ -7,6 +7,7 @@ mod examples;
 mod explain;
 mod failures;
 mod history;
+mod hostile;
 mod packages;
 mod project;
 mod reactive;

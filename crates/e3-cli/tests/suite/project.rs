@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -144,5 +145,15 @@ impl Project {
     pub(crate) fn leftovers(&self) -> usize {
         let count = |folder: &str| fs::read_dir(self.at(".e3").join(folder)).map_or(0, Iterator::count);
         count("scratch") + count("owners") + count("tmp")
+    }
+}
+
+/// Waits until something holds that another process is about to bring about.
+#[expect(clippy::disallowed_methods, reason = "the time of another process is real")]
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::yield_now();
     }
 }

@@ -1,5 +1,7 @@
 //! The loop of a run: does what the `Dataflow` asks for, and tells it what happened.
 
+mod repair;
+
 use std::{
     collections::{BTreeMap, HashMap},
     panic::AssertUnwindSafe,
@@ -13,6 +15,8 @@ use e3_types::{
 };
 use futures::FutureExt;
 use tokio::{sync::mpsc, task::JoinSet};
+
+use repair::Repairs;
 
 use super::{
     action::{Action, Unit},
@@ -50,12 +54,14 @@ pub(super) struct Orchestrator<'a> {
     item_outputs: HashMap<TaskIndex, Kind>,
     durations: BTreeMap<Name, u64>,
     failures: Vec<(Unit, TaskFailure)>,
+    repairs: Repairs,
 }
 
 /// What a spawned piece of work reports.
 enum Report {
     Result { attempt: u32, result: TaskResult },
     RetryIsDue { wait: u64 },
+    Rebuilt { result: TaskResult },
 }
 
 impl<'a> Orchestrator<'a> {
@@ -90,6 +96,7 @@ impl<'a> Orchestrator<'a> {
             item_outputs: HashMap::new(),
             durations,
             failures: Vec::new(),
+            repairs: Repairs::default(),
         })
     }
 
@@ -263,23 +270,32 @@ impl<'a> Orchestrator<'a> {
     async fn start(&mut self, unit: Unit, attempt: u32, because: RunReason) -> Result<(), DataflowError> {
         let (task, item) = self.name_of(unit);
         tracing::debug!(package = %self.package, task = %task, attempt, "starting");
+        let event = EventKind::TaskStarted { task, item, attempt, because };
+        self.happened(Some(unit), event, Vec::new()).await?;
+        self.execute(unit, attempt);
+        Ok(())
+    }
+
+    /// Hands a unit that has been started to the runner.
+    fn execute(&mut self, unit: Unit, attempt: u32) {
+        let (task, item) = self.name_of(unit);
         let (object, inputs) = self.flow.key(unit);
         let cancellation = self.running.child();
         if self.options.restart_on_change {
             self.each.insert(unit, cancellation.clone());
         }
-        let timeout = self.graph.policy(self.flow.task_of(unit)).timeout_ms.map(Duration::from_millis);
+        let policy = self.graph.policy(self.flow.task_of(unit));
         let options = TaskExecuteOptions {
             label: label(&self.record.workspace, &task, item.as_deref()),
             force: self.flow.uncached(unit).is_some(),
             attempt,
-            timeout,
+            timeout: policy.timeout_ms.map(Duration::from_millis),
+            limits: policy.limits,
+            sandbox: policy.sandbox,
             cancellation,
             stdout: None,
             stderr: None,
         };
-        self.happened(Some(unit), EventKind::TaskStarted { task, item, attempt, because }, Vec::new())
-            .await?;
         let (runner, storage) = (Arc::clone(&self.options.runner), Arc::clone(self.storage));
         self.work.spawn(async move {
             let execution =
@@ -287,7 +303,6 @@ impl<'a> Orchestrator<'a> {
             let result = execution.await.unwrap_or_else(|panic| panicked(&*panic));
             (unit, Report::Result { attempt, result })
         });
-        Ok(())
     }
 
     /// Waits until something ends, a retry is due, an input changes, or the run is to stop.
@@ -329,12 +344,22 @@ impl<'a> Orchestrator<'a> {
                 Ok(())
             }
             (unit, Report::Result { attempt, result }) => self.ended(unit, attempt, result).await,
+            (unit, Report::Rebuilt { result }) => self.rebuilt(unit, result).await,
         }
     }
 
     async fn ended(&mut self, unit: Unit, attempt: u32, result: TaskResult) -> Result<(), DataflowError> {
         self.each.remove(&unit);
-        let TaskResult { outcome, cached, execution, took_ms } = result;
+        let TaskResult { outcome, cached, execution, took_ms, notes } = result;
+        for note in notes {
+            let (task, item) = self.name_of(unit);
+            self.happened(Some(unit), EventKind::TaskNoted { task, item, note }, Vec::new()).await?;
+        }
+        if let Err(Failure::InputMissing { input, object, .. }) = &outcome
+            && self.mend(unit, attempt, *input, *object).await?
+        {
+            return Ok(());
+        }
         let failure = match (outcome, execution) {
             (Ok(output), Some(_)) => {
                 let because = self.flow.run_reason(unit).filter(|_| !cached);
@@ -489,5 +514,5 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> TaskResult {
         text.unwrap_or("no message")
     );
     let failure = Failure::Error { class: ErrorClass::Internal, message };
-    TaskResult { outcome: Err(failure), cached: false, execution: None, took_ms: 0 }
+    TaskResult { outcome: Err(failure), cached: false, execution: None, took_ms: 0, notes: Vec::new() }
 }

@@ -193,6 +193,8 @@ impl Dataflow {
                 None
             }
             EventKind::TaskInvalidated { task, .. }
+            | EventKind::TaskNoted { task, .. }
+            | EventKind::OutputRebuilt { task, .. }
             | EventKind::TaskDeferred { task, .. }
             | EventKind::TaskExpanded { task, .. }
             | EventKind::TaskSkipped { task, .. } => self.graph.find(task).map(Unit::from),
@@ -245,6 +247,8 @@ impl Dataflow {
             // What these tell follows from the other events; which entries there are comes with `expand`.
             (
                 EventKind::TaskInvalidated { .. }
+                | EventKind::TaskNoted { .. }
+                | EventKind::OutputRebuilt { .. }
                 | EventKind::TaskDeferred { .. }
                 | EventKind::TaskExpanded { .. },
                 Some(_),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use e3_types::{ExecutionId, Failure, Hash, ObjectRef};
+use e3_types::{ExecutionId, Failure, Hash, ObjectRef, Sandbox, TaskLimits};
 use tokio_util::sync::CancellationToken;
 
 use super::StorageBackend;
@@ -39,6 +39,10 @@ pub struct TaskExecuteOptions {
     pub attempt: u32,
     /// The longest that it may take.
     pub timeout: Option<Duration>,
+    /// What it may use at most.
+    pub limits: TaskLimits,
+    /// What it may see.
+    pub sandbox: Sandbox,
     /// How to stop it.
     pub cancellation: Cancellation,
     /// Sees standard output as it comes, beside the log.
@@ -91,4 +95,6 @@ pub struct TaskResult {
     pub execution: Option<ExecutionId>,
     /// How long that execution took, in milliseconds.
     pub took_ms: u64,
+    /// What its user should know beside that: what was found and mended, cut or ended. Whole sentences without a full stop.
+    pub notes: Vec<String>,
 }

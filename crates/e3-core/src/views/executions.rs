@@ -30,6 +30,9 @@ pub struct ExecutionRecord {
     pub outcome: Option<Result<ObjectRef, Failure>>,
     /// What it cost.
     pub usage: Usage,
+    /// What its user should know beside that: see `TaskResult`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Which runner executed it.
     pub runner: String,
     /// On whose behalf.

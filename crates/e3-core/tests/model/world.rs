@@ -127,6 +127,7 @@ impl World {
                     retries: task.retries.then_some(retries),
                     timeout_ms: None,
                     resources: resources.map(|(name, amount)| (name.parse().unwrap(), amount)).into(),
+                    ..TaskPolicy::default()
                 },
             };
             datasets.insert(wired.output.clone(), Slot { kind: kind(task.each), default: None });

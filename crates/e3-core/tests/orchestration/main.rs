@@ -7,6 +7,7 @@ mod items;
 mod limits;
 mod plans;
 mod reactive;
+mod repair;
 mod stories;
 
 use std::time::Duration;

@@ -43,6 +43,10 @@ fn bench(storage: Arc<dyn StorageBackend>, scratch: PathBuf, folder: TempDir) ->
         environment: vec![(OsString::from("PATH"), path)],
         grace: Duration::from_secs(30),
         keep_in: None,
+        supervisor: Some(Arc::new(e3_process::Supervisor::new(scratch.clone(), None))),
+        launcher: None,
+        sandbox_readable: Vec::new(),
+        log_limit: u64::MAX,
         holder: holder(1),
         runner: "local".to_owned(),
     };

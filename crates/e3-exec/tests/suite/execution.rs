@@ -180,7 +180,7 @@ async fn a_missing_input_is_an_error_that_names_the_object() {
     let bench = local();
     let missing = Hash::of(b"never put");
     let message = bench.failure(&script("true", &[("a", Kind::File)], Kind::File), &[missing]).await;
-    assert_eq!(message, format!("staging the inputs: object {missing} is not in the store"));
+    assert_eq!(message, format!("staging input `a`: object {missing} is not in the store"));
 }
 
 #[tokio::test]
@@ -192,7 +192,8 @@ async fn a_task_that_changes_a_staged_file_errs_and_the_object_is_never_served_a
         let message = bench.failure(&script(change, &[("a", Kind::File)], Kind::File), &[input]).await;
         assert_eq!(
             message,
-            "the task changed its staged file `inputs/a`, which is read-only: `writable = [\"a\"]` gives it a private copy"
+            "its staged file `inputs/a` was changed, by it or by another task that reads the same: what is staged is \
+             read-only: `writable = [\"a\"]` gives it a private copy"
         );
         let present = bench.storage.objects().stat(&input).await.unwrap().is_some();
         assert_eq!(present, kept, "a linked object counts as missing, a copied one is as it was");

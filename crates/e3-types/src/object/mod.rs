@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use self::{
     dir::{Dir, DirEntry, DirError, FileEntry, SymlinkTargetError, check_entry_name, check_symlink_target},
-    package::{Package, PackageTask, Slot, TaskPolicy},
+    package::{Package, PackageTask, Sandbox, Slot, TaskLimits, TaskPolicy},
     retry::{Retry, RetryClass, RetryClassError},
     task::{CommandLine, ItemError, TaskInput, TaskObject},
 };

@@ -66,6 +66,56 @@ pub struct TaskPolicy {
     /// What one attempt uses while it runs: `cpu` in cores, `memory` in bytes, anything else in units of its own.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resources: BTreeMap<Name, u64>,
+    /// What one attempt may use at most.
+    #[serde(default, skip_serializing_if = "TaskLimits::is_none")]
+    pub limits: TaskLimits,
+    /// What one attempt may see.
+    #[serde(default, skip_serializing_if = "Sandbox::is_off")]
+    pub sandbox: Sandbox,
+}
+
+/// What one attempt may use at most, where the system can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskLimits {
+    /// How large the address space of each of its processes may be, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// How many files each of its processes may have open at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// How much CPU time each of its processes may use, in milliseconds; systems count in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ms: Option<u64>,
+}
+
+impl TaskLimits {
+    /// Whether nothing is limited.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a task may see of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "mode", deny_unknown_fields)]
+pub enum Sandbox {
+    /// All that its user may: it starts in its own folder, and nothing is hidden.
+    #[default]
+    Off,
+    /// Its own folder and the read-only folders of the system; no other process.
+    Strict {
+        /// Whether it has a network.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        network: bool,
+    },
+}
+
+impl Sandbox {
+    /// Whether nothing is hidden.
+    pub fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
 }
 
 fn yes() -> bool {
@@ -74,7 +124,14 @@ fn yes() -> bool {
 
 impl Default for TaskPolicy {
     fn default() -> Self {
-        Self { cache: true, retries: None, timeout_ms: None, resources: BTreeMap::new() }
+        Self {
+            cache: true,
+            retries: None,
+            timeout_ms: None,
+            resources: BTreeMap::new(),
+            limits: TaskLimits::default(),
+            sandbox: Sandbox::Off,
+        }
     }
 }
 
@@ -137,6 +194,8 @@ mod tests {
                         }),
                         timeout_ms: Some(60_000),
                         resources: BTreeMap::from([("gpu".parse().unwrap(), 2)]),
+                        limits: TaskLimits { open_files: Some(64), ..TaskLimits::default() },
+                        sandbox: Sandbox::Strict { network: true },
                     },
                 },
             )]),
@@ -146,7 +205,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(bytes.clone()).unwrap(),
             format!(
-                r#"{{"datasets":{{"clean":{{"kind":"file"}},"raw":{{"default":{{"hash":"{x}","size":1}},"kind":"file"}}}},"name":"penguins","tasks":{{"clean":{{"each":0,"inputs":["raw"],"output":"clean","policy":{{"cache":false,"resources":{{"gpu":2}},"retries":{{"backoff_ms":1000,"max":2,"on":["exit:75"]}},"timeout_ms":60000}},"task":"{task}"}}}},"version":"0.1.0"}}"#
+                r#"{{"datasets":{{"clean":{{"kind":"file"}},"raw":{{"default":{{"hash":"{x}","size":1}},"kind":"file"}}}},"name":"penguins","tasks":{{"clean":{{"each":0,"inputs":["raw"],"output":"clean","policy":{{"cache":false,"limits":{{"open_files":64}},"resources":{{"gpu":2}},"retries":{{"backoff_ms":1000,"max":2,"on":["exit:75"]}},"sandbox":{{"mode":"strict","network":true}},"timeout_ms":60000}},"task":"{task}"}}}},"version":"0.1.0"}}"#
             )
         );
         assert_eq!(Package::decode(&bytes).unwrap(), package);
@@ -166,17 +225,23 @@ mod tests {
             prop::option::of((any::<u32>(), 0_u64..1 << 53)),
             prop::option::of(0_u64..1 << 53),
             prop::collection::btree_map(any_name(), 0_u64..1 << 53, 0..3),
+            prop::array::uniform3(prop::option::of(0_u64..1 << 53)),
+            prop::option::of(any::<bool>()),
         )
-            .prop_map(|(cache, retries, timeout_ms, resources)| TaskPolicy {
-                cache,
-                retries: retries.map(|(max, backoff_ms)| Retry {
-                    max,
-                    backoff_ms,
-                    on: vec![RetryClass::Timeout, RetryClass::Signal(None)],
-                }),
-                timeout_ms,
-                resources,
-            });
+            .prop_map(
+                |(cache, retries, timeout_ms, resources, [memory, open_files, cpu_ms], sandbox)| TaskPolicy {
+                    cache,
+                    retries: retries.map(|(max, backoff_ms)| Retry {
+                        max,
+                        backoff_ms,
+                        on: vec![RetryClass::Timeout, RetryClass::Signal(None)],
+                    }),
+                    timeout_ms,
+                    resources,
+                    limits: TaskLimits { memory, open_files, cpu_ms },
+                    sandbox: sandbox.map_or(Sandbox::Off, |network| Sandbox::Strict { network }),
+                },
+            );
         let each = prop::option::of(0_u32..4);
         let task = (any::<[u8; 32]>(), prop::collection::vec(any_name(), 0..4), any_name(), each, policy)
             .prop_map(|(task, inputs, output, each, policy)| PackageTask {

@@ -1,0 +1,78 @@
+//! Whether the file of an object is still the object.
+//!
+//! Objects are sealed: read-only, with one fixed modification time. A task that writes to a file that shares its storage with
+//! an object breaks the seal, and is noticed whenever somebody next looks. Then the bytes decide: an object that only
+//! lost its seal gets it back, any other file is put aside, where it is nobody's object and nothing is lost.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use e3_core::Source;
+use e3_types::{Hash, ObjectRef};
+
+use crate::{
+    files::{is_missing, with_parent},
+    objects::copy_and_hash,
+};
+
+/// Where altered files are put.
+#[derive(Debug)]
+pub(crate) struct Quarantine(pub(crate) PathBuf);
+
+impl Quarantine {
+    /// The size of an object that is to be at `path`, if it is there and whole. A file that is something else is put aside.
+    pub(crate) fn sound_size(&self, hash: &Hash, path: &Path) -> io::Result<Option<u64>> {
+        match fs::metadata(path) {
+            Ok(metadata) if is_sealed(&metadata) => Ok(Some(metadata.len())),
+            Ok(_) => self.judge(hash, path),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks at the bytes of a file whose seal does not count.
+    pub(crate) fn judge(&self, hash: &Hash, path: &Path) -> io::Result<Option<u64>> {
+        let found = match hash_file(path) {
+            Err(error) if is_missing(&error) => return Ok(None),
+            other => other?,
+        };
+        if found.hash == *hash {
+            seal(path, 0o444)?;
+            return Ok(Some(found.size));
+        }
+        tracing::warn!(object = %hash, "the file of an object was altered: it is put aside");
+        let aside = self.0.join(format!("{hash}-{}", found.hash));
+        match with_parent(&aside, || fs::rename(path, &aside)) {
+            // Somebody else has put it aside.
+            Err(error) if is_missing(&error) => Ok(None),
+            other => other.map(|()| None),
+        }
+    }
+}
+
+/// Sets the mode and the modification time that e3's files have.
+pub(crate) fn seal(path: &Path, mode: u32) -> io::Result<()> {
+    let file = File::open(path).or_else(|_| {
+        // A task may have made a file that even its owner may not read.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        File::open(path)
+    })?;
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(Source::MODIFIED_SECONDS))?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+/// Whether a file has not been written to since `seal`, nor made ready for it.
+pub(crate) fn is_sealed(metadata: &fs::Metadata) -> bool {
+    let time = (metadata.mtime(), metadata.mtime_nsec());
+    time == (Source::MODIFIED_SECONDS.cast_signed(), 0) && metadata.mode() & 0o222 == 0
+}
+
+/// What object the bytes of a file are.
+pub(crate) fn hash_file(path: &Path) -> io::Result<ObjectRef> {
+    copy_and_hash(&mut File::open(path)?, &mut io::sink())
+}
