@@ -86,6 +86,7 @@ impl Command {
             Self::Why(args) => args.json,
             Self::Diff(args) => args.json,
             Self::Executions(args) => args.json,
+            Self::Verify(args) => args.json,
             Self::Op(OpCommand::Log(args)) => args.json,
             Self::Workspace(WorkspaceCommand::Fork(args)) => args.json,
             Self::Workspace(WorkspaceCommand::Deploy(args)) => args.json,
@@ -135,6 +136,8 @@ pub(crate) enum Command {
     Runs(RunsCommand),
     /// The executions of a task in this workspace, or of the whole repository, newest first
     Executions(WithJson<ExecutionsArgs>),
+    /// Hash every object again and check every record; execute cached work again to see whether it comes to the same
+    Verify(WithJson<VerifyArgs>),
     /// Take the last change of the workspace back: a deployment or new values of inputs; again, the one before it
     Undo(WithJson<NoArgs>),
     /// The changes of the workspace
@@ -171,7 +174,7 @@ pub(crate) struct RunArgs {
 }
 
 /// Which tasks, and how: the same words for `run`, `start` and `plan`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct SelectArgs {
     /// Which tasks, with all that they need; names or patterns, `NAME+` with all that depends on them [default: all]
     #[arg(value_name = "TARGET")]
@@ -193,7 +196,7 @@ pub(crate) struct SelectArgs {
     pub(crate) limit: Vec<Limit>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct ExecuteArgs {
     #[command(flatten)]
@@ -447,6 +450,34 @@ impl Moment {
                 let ms = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
                 Timestamp::from_unix_ms(now.unix_ms().saturating_sub(ms))
             }
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Execute this share of the cached results again, such as `5%`, and compare what comes of it
+    #[arg(long, value_name = "P")]
+    pub(crate) sample: Option<Share>,
+    /// Put aside what is corrupt, and make again what is missing
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+/// A share, from 0 to 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Share(pub(crate) f64);
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let percent: Option<f64> = text.strip_suffix('%').unwrap_or(text).parse().ok();
+        match percent {
+            Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(Self(percent / 100.0)),
+            _ => Err(format!(
+                "`{text}` is not a share: expected a percentage above 0 and up to 100, such as 5%"
+            )),
         }
     }
 }

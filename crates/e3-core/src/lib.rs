@@ -13,6 +13,7 @@ mod memory;
 mod mock;
 mod seams;
 mod tree;
+pub mod verify;
 mod views;
 
 pub use clock::{Clock, SystemClock, TestClock};

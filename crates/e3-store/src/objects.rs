@@ -65,6 +65,22 @@ impl LocalObjects {
         done.map_err(|error| Unavailable::new("working on objects", error))?
     }
 
+    pub(crate) async fn put_aside(&self, hashes: Vec<Hash>) -> Result<(), ObjectError> {
+        self.blocking(move |inner| {
+            for hash in &hashes {
+                let path = inner.path(hash);
+                let judged = inner.quarantine.judge(hash, &path);
+                judged.map_err(|error| failed("reading", &path, error))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn drop_altered_copies(&self) -> Result<u64, ObjectError> {
+        self.blocking(Inner::drop_altered_copies).await
+    }
+
     /// Writes a stream into a file of its own.
     async fn collect(&self, mut pieces: ByteStream) -> Result<PathBuf, ObjectError> {
         let (mut file, path) = self.blocking(Inner::incoming_file).await?;
@@ -343,6 +359,25 @@ impl Inner {
             }
         }
         Ok(objects)
+    }
+
+    fn drop_altered_copies(&self) -> Result<u64, ObjectError> {
+        let mut dropped = 0;
+        for folder in entries(&self.folder)? {
+            for path in
+                entries(&folder)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "x"))
+            {
+                let (start, name) = (folder.file_name(), path.file_stem());
+                let (Some(start), Some(name)) = (start, name) else { continue };
+                let hash = format!("{}{}", start.to_string_lossy(), name.to_string_lossy()).parse::<Hash>();
+                let found = hash_file(&path).map_err(|error| failed("reading", &path, error))?;
+                if hash.is_ok_and(|hash| hash != found.hash) {
+                    fs::remove_file(&path).map_err(|error| failed("removing", &path, error))?;
+                    dropped += 1;
+                }
+            }
+        }
+        Ok(dropped)
     }
 
     /// The time of the last link counts as use: an object that was staged since is spared.

@@ -9,8 +9,10 @@ use std::{
 
 use async_trait::async_trait;
 use e3_core::{
-    Clock, LeaseStore, LogStore, ObjectStore, RefStore, StorageBackend, StorageError, Unavailable,
+    Clock, LeaseStore, LogStore, ObjectError, ObjectStore, RefStore, StorageBackend, StorageError,
+    Unavailable,
 };
+use e3_types::Hash;
 
 use crate::{
     database::{self, Readers},
@@ -134,6 +136,17 @@ impl LocalStorage {
     /// may still work in it.
     pub fn clear_abandoned(&self, end: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
         self.owners.clear_abandoned(end)
+    }
+
+    /// Hashes the files of these objects, whatever their seal says, and puts those aside that are something else.
+    pub async fn put_aside(&self, objects: &[Hash]) -> Result<(), ObjectError> {
+        self.objects.put_aside(objects.to_vec()).await
+    }
+
+    /// Hashes the executable copies of objects and drops those that are something else: they are made again when they are
+    /// needed. Returns how many.
+    pub async fn drop_altered_copies(&self) -> Result<u64, ObjectError> {
+        self.objects.drop_altered_copies().await
     }
 
     /// A folder for tasks of this process to run in, on the file system of the objects. It is removed, with all that

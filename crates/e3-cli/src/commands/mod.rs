@@ -16,6 +16,7 @@ mod runs;
 mod set;
 mod stage;
 mod status;
+mod verify;
 mod watch;
 mod why;
 mod workspace;
@@ -41,6 +42,7 @@ pub(crate) async fn dispatch(context: &Context, command: Command) -> Result<Exit
         Command::Diff(args) => diff::diff(context, &args.args).await,
         Command::Runs(command) => runs::runs(context, command).await,
         Command::Executions(args) => executions::executions(context, &args.args).await,
+        Command::Verify(args) => verify::verify(context, &args.args).await,
         Command::Undo(_) => op::undo(context).await,
         Command::Op(OpCommand::Log(args)) => op::log(context, &args.args).await,
         Command::Workspace(command) => workspace::workspace(context, command).await,

@@ -13,3 +13,4 @@ mod project;
 mod reactive;
 mod reference;
 mod together;
+mod verify;

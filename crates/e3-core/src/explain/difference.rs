@@ -136,7 +136,7 @@ async fn details(
 ) -> Result<Vec<Detail>, ObjectError> {
     let found = match old.kind {
         Kind::File => return Ok(Vec::new()),
-        Kind::Dir => folders(objects, old.object, new.object).await,
+        Kind::Dir => folder_details(objects, old.object, new.object).await,
         Kind::Json => values(objects, old.object, new.object).await,
     };
     match found {
@@ -145,8 +145,12 @@ async fn details(
     }
 }
 
-/// Reads only folders that differ.
-async fn folders(objects: &dyn ObjectStore, old: Hash, new: Hash) -> Result<Vec<Detail>, ObjectError> {
+/// What differs between two folders, by path. Reads only folders that differ.
+pub(crate) async fn folder_details(
+    objects: &dyn ObjectStore,
+    old: Hash,
+    new: Hash,
+) -> Result<Vec<Detail>, ObjectError> {
     let mut details = Vec::new();
     let mut open = vec![(String::new(), old, new)];
     while let Some((at, old, new)) = open.pop() {

@@ -7,6 +7,7 @@ mod plan;
 mod runs;
 mod why;
 
+pub(crate) use self::difference::folder_details;
 pub use self::{
     difference::{Detail, DetailChange, Difference, differences},
     key::{KeyDocument, KeyInput},

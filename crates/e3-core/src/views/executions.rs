@@ -76,6 +76,20 @@ pub async fn results(
         .collect()
 }
 
+/// All results, a page after the other, with the name of the last; none if that was the last page.
+pub(crate) async fn all_results(
+    storage: &dyn StorageBackend,
+    after: Option<RefName>,
+    limit: usize,
+) -> Result<(Vec<ResultRecord>, Option<RefName>), RefError> {
+    let mut scan = crate::Scan::under(&[&"results"]);
+    (scan.after, scan.limit) = (after, limit);
+    let found = storage.refs().scan(scan).await?;
+    let last = found.last().filter(|_| found.len() == limit).map(|(name, _)| name.clone());
+    let results = found.into_iter().map(|(name, value)| decode(&name, &value)).collect::<Result<_, _>>()?;
+    Ok((results, last))
+}
+
 /// The newest execution of a key, finished or not.
 pub async fn latest(
     storage: &dyn StorageBackend,

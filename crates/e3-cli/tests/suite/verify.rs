@@ -1,0 +1,122 @@
+//! `e3 verify`: what is corrupt is found and mended, and tasks that do not always make the same are found out.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::PermissionsExt,
+};
+
+use crate::project::Project;
+
+/// The file of an object.
+fn object(project: &Project, bytes: &[u8]) -> std::path::PathBuf {
+    let hash = e3_types::Hash::of(bytes).to_string();
+    project.at(&format!(".e3/objects/{}/{}", &hash[..2], &hash[2..]))
+}
+
+/// Changes a byte of a file as a bad disk would: nothing else tells.
+fn rot(path: &std::path::Path) {
+    let metadata = fs::metadata(path).unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    bytes[0] ^= 1;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(path, bytes).unwrap();
+    File::options().write(true).open(path).unwrap().set_modified(metadata.modified().unwrap()).unwrap();
+    fs::set_permissions(path, metadata.permissions()).unwrap();
+}
+
+fn project() -> Project {
+    let project = Project::new(
+        "[inputs]\nraw = { file = \"raw\" }\n\
+         [tasks.tree]\ncommand = \"mkdir -p {output}/sub; cp {raw} {output}/a; echo deep > {output}/sub/b\"\noutput = \"dir\"\n\
+         [tasks.last]\ncommand = \"cat {tree}/a {tree}/sub/b > {output}\"\n[outputs]\n\"out\" = \"tree\"\n",
+    );
+    project.write("raw", "raw\n");
+    project.run_counts();
+    project
+}
+
+#[test]
+fn what_is_corrupt_or_missing_is_found_and_mended() {
+    let project = project();
+    let said = project.done(&["verify"]);
+    assert!(said.stdout.contains("all sound"), "{said:?}");
+    for (bytes, what) in
+        [(&b"deep\n"[..], "rot"), (b"deep\n", "remove"), (b"raw\n", "rot"), (b"raw\ndeep\n", "rot")]
+    {
+        let path = object(&project, bytes);
+        if what == "rot" {
+            rot(&path);
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        let said = project.e3(&["verify"]);
+        assert_eq!(said.code, Some(9), "{said:?}");
+        let hash = e3_types::Hash::of(bytes).to_string();
+        let named = if what == "rot" {
+            format!("corrupt: object {hash}")
+        } else {
+            format!("object {hash} is not in the store")
+        };
+        assert!(said.stdout.contains(&named), "{named}: {said:?}");
+        assert!(said.stderr.contains("next: e3 verify --repair"), "{said:?}");
+        let said = project.done(&["verify", "--repair"]);
+        assert!(said.stdout.contains("all sound"), "{said:?}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        assert_eq!(project.done(&["get", "last"]).stdout, "raw\ndeep\n");
+    }
+    assert_eq!(fs::read_dir(project.at(".e3/quarantine")).unwrap().count(), 3, "nothing is lost");
+}
+
+#[test]
+fn what_nobody_can_make_again_is_named() {
+    let project =
+        Project::new("[inputs]\nx = { kind = \"file\" }\n[tasks.a]\ncommand = \"cat {x} > {output}\"\n");
+    project.write("value", "set by hand");
+    project.run_with_value();
+    fs::remove_file(object(&project, b"set by hand")).unwrap();
+    let said = project.e3(&["verify", "--repair"]);
+    assert_eq!(said.code, Some(9), "{said:?}");
+    assert!(said.stdout.contains("`x` in workspace `main`: object"), "{said:?}");
+    assert!(said.stderr.contains("what is left has to be set or imported again"), "{said:?}");
+}
+
+impl Project {
+    fn run_with_value(&self) {
+        self.e3(&["run"]);
+        self.done(&["set", "x", "value"]);
+        // Another value, so that the task's result is not the object as well.
+        self.write("e3.toml", &self.read("e3.toml").replace("cat {x}", "wc -c < {x}"));
+        self.done(&["run"]);
+    }
+}
+
+#[test]
+fn tasks_that_do_not_always_make_the_same_are_found_out() {
+    let project = Project::new("");
+    let tally = project.at("tally");
+    let pipeline = format!(
+        "[package]\nname = \"test\"\n[tasks.steady]\ncommand = \"echo steady > {{output}}\"\n\
+         [tasks.moody]\ncommand = \"echo x >> {tally}; printf 'same ' > {{output}}; wc -l < {tally} >> {{output}}\"\n\
+         [tasks.tree]\ncommand = \"mkdir {{output}}; echo 1 > {{output}}/a; echo x >> {tally}; wc -l < {tally} > {{output}}/b\"\noutput = \"dir\"\n\
+         [tasks.fails]\ncommand = \"[ ! -e {tally}.no ]; echo > {{output}}\"\n",
+        tally = tally.display()
+    );
+    project.write("e3.toml", &pipeline);
+    project.done(&["run", "-j1"]);
+    project.write("tally.no", "");
+    let said = project.e3(&["verify", "--sample", "100%"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stdout.contains("main/moody differs: byte 5 is the first that differs"), "{said:?}");
+    assert!(
+        said.stdout.contains("main/tree differs: entry `b`: byte 0 is the first that differs"),
+        "{said:?}"
+    );
+    assert!(said.stdout.contains("main/fails failed: exited with code 1"), "{said:?}");
+    assert!(said.stdout.contains("4 results were executed again: 1 the same, 3 not"), "{said:?}");
+    assert_eq!(project.run_counts(), (0, 4), "what is cached is as it was");
+    let document = project.e3(&["verify", "--sample", "1%", "--json"]).json();
+    assert_eq!(document["sample"].as_array().unwrap().len(), 1);
+    for share in ["0", "101%", "many"] {
+        assert_eq!(project.e3(&["verify", "--sample", share]).code, Some(2));
+    }
+}
