@@ -10,9 +10,11 @@
 )]
 
 mod conformance;
+mod faulty;
 mod pipelines;
 
 pub use conformance::{Fixture, RunnerFixture, leases, logs, objects, refs, runner};
+pub use faulty::{Faults, FaultyStorage};
 pub use pipelines::{Scenario, TaskSketch, holder, task_hash};
 
 /// Makes a test of every check of the storage suite. `$fixture` is an async function that returns a `Fixture`.

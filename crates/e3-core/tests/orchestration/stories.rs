@@ -28,7 +28,7 @@ fn story() -> impl Strategy<Value = Vec<(u64, Happens)>> {
 }
 
 /// What a task makes: decided by its inputs, and often the same for different ones. It takes up to four seconds.
-fn respond(scenario: &Scenario) {
+pub(crate) fn respond(scenario: &Scenario) {
     scenario.runner.respond_by_default(|call| {
         let text: Vec<_> = call.inputs.iter().map(ToString::to_string).collect();
         let mixed = Hash::of(format!("{} {}", call.task, text.join(" ")).as_bytes());
@@ -107,7 +107,7 @@ proptest! {
     }
 }
 
-fn sketches(reads: &[BTreeSet<usize>]) -> Vec<TaskSketch> {
+pub(crate) fn sketches(reads: &[BTreeSet<usize>]) -> Vec<TaskSketch> {
     let sketch = |(number, reads): (usize, &BTreeSet<usize>)| {
         let inputs = reads.iter().filter_map(|&at| match at.checked_sub(ROOTS.len()) {
             None => Some(ROOTS[at]),
