@@ -54,6 +54,9 @@ pub struct Workshop {
     pub runner: String,
 }
 
+/// With fewer bytes than this a disk counts as full: some file systems keep a little that nobody can use.
+const FULL: u64 = 16 << 10;
+
 /// Executes a task, or finds that it was done before: look up, stage, spawn, capture, store, record.
 pub async fn task_execute(
     storage: &dyn StorageBackend,
@@ -87,6 +90,18 @@ struct Stopped(Failure);
 impl Stopped {
     fn error(class: ErrorClass, message: impl Into<String>) -> Self {
         Self(Failure::Error { class, message: message.into() })
+    }
+
+    /// A task that has failed where there was no space left can do nothing for it.
+    fn on_a_full_disk(self) -> Self {
+        match self.0 {
+            failure @ Failure::Exit { .. } => {
+                let message =
+                    format!("{failure}, and its scratch folder has no space left: is the disk full?");
+                Self::error(ErrorClass::Environment, message)
+            }
+            other => Self(other),
+        }
     }
 
     fn staging(error: StagingError) -> Self {
@@ -184,7 +199,11 @@ impl Execution<'_> {
                 "something that it started still holds its output open; it was not waited for".to_owned(),
             );
         }
-        self.judge(&ended)?;
+        let full = matches!(ended.exit, Exit::Code(1..)) && {
+            let scratch = scratch.to_owned();
+            blocking("asking how full the disk is", move || is_full(&scratch)).await?
+        };
+        self.judge(&ended).map_err(|stopped| if full { stopped.on_a_full_disk() } else { stopped })?;
         if let Some(StagedFile { path, .. }) = changed.first() {
             let path = path.strip_prefix(&work).unwrap_or(path).display().to_string();
             let input = path.strip_prefix("inputs/").and_then(|path| path.split('/').next());
@@ -366,6 +385,12 @@ fn usage_of(ended: &Ended) -> Usage {
     let ms = |time: Duration| Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     let usage = &ended.usage;
     Usage { user_ms: ms(usage.user), system_ms: ms(usage.system), peak_memory: Some(usage.peak_memory) }
+}
+
+/// Whether there is no space left for a file on the file system of a folder.
+fn is_full(folder: &Path) -> io::Result<bool> {
+    let free = rustix::fs::statvfs(folder)?;
+    Ok(free.f_bavail.saturating_mul(free.f_frsize) < FULL)
 }
 
 /// Removes a scratch folder, also one in which the task has taken permissions away.

@@ -57,7 +57,7 @@ impl FaultyStorage {
         Self { inner, faults, drawn: AtomicU64::new(0) }
     }
 
-    /// The next number: SplitMix64 (Steele, Lea, Flood 2014).
+    /// The next number: `SplitMix64` (Steele, Lea, Flood 2014).
     fn draw(&self) -> u64 {
         let step = self.drawn.fetch_add(1, Ordering::Relaxed);
         let mut mixed = self.faults.seed.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -157,3 +157,29 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::yield_now();
     }
 }
+
+/// A number by which a longer test is asked for.
+#[expect(clippy::disallowed_methods, reason = "a test is its own composition root")]
+pub(crate) fn number_from_environment(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+/// The living processes that work in a folder or have it in their environment; Linux only.
+pub(crate) fn processes_in(folder: &Path) -> Vec<String> {
+    let folder = fs::canonicalize(folder).unwrap().into_os_string().into_encoded_bytes();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().unwrap().to_string_lossy().starts_with(|first: char| first.is_ascii_digit()) {
+            continue;
+        }
+        let environment = fs::read(path.join("environ")).unwrap_or_default();
+        let works_in = fs::read_link(path.join("cwd")).unwrap_or_default();
+        let names = environment.windows(folder.len()).any(|part| part == folder);
+        let arguments = fs::read(path.join("cmdline")).unwrap_or_default();
+        if names || works_in.as_os_str().as_encoded_bytes().starts_with(&folder) {
+            found.push(String::from_utf8_lossy(&arguments).replace('\0', " "));
+        }
+    }
+    found
+}
