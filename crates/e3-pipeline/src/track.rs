@@ -175,8 +175,12 @@ async fn read_files(
 ) -> Result<Vec<(PathBuf, usize)>, PipelineError> {
     let mut changed = Vec::new();
     for group in files.chunks(AT_ONCE) {
-        let number = group[0].1;
-        let blame = |message: String| tracked[number].error(ErrorClass::Environment, message);
+        // The message names the file; the dataset to blame is the one that reads it.
+        let blame = |message: String| {
+            let is_meant = |(path, _): &&(PathBuf, usize)| message.contains(&format!("`{}`", path.display()));
+            let (_, number) = group.iter().find(is_meant).unwrap_or(&group[0]);
+            tracked[*number].error(ErrorClass::Environment, message)
+        };
         let paths: Vec<_> = group.iter().map(|(path, _)| path.clone()).collect();
         let started = clock.now();
         let before = looks(paths.clone()).await?;
