@@ -12,12 +12,13 @@ use std::{
 };
 
 use e3_core::{
-    Access, DatasetRef, RefChange, RefName, StorageBackend, StorageError, datasets, packages, workspaces,
+    Access, DatasetRef, RefChange, RefName, StorageBackend, StorageError, TreeBuilder, datasets, packages,
+    workspaces,
 };
 use e3_exec::materialise;
 use e3_pipeline::OutputLink;
 use e3_store::LocalStorage;
-use e3_types::{DatasetPath, Hash, Hasher, Kind, ObjectRef};
+use e3_types::{DatasetPath, FileEntry, Hash, Hasher, Kind, ObjectRef};
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
@@ -132,17 +133,17 @@ impl Output<'_> {
         replace().map_err(|error| self.failed("writing", error))
     }
 
-    /// Whether what is there has bytes that e3 has written before, or would write now. Only asked of files.
+    /// Whether what is there is what e3 has written before, or would write now: it may have been stopped before it could
+    /// remember that.
     fn holds_one_of(&self, known: &[Hash]) -> Result<bool> {
         let metadata = fs::symlink_metadata(&self.to).map_err(|error| self.failed("looking at", error))?;
-        if !metadata.is_file() || self.kind == Kind::Dir {
-            return Ok(false);
-        }
-        let mut hasher = HashWriter(Hasher::new());
-        fs::File::open(&self.to)
-            .and_then(|mut file| io::copy(&mut file, &mut hasher))
-            .map_err(|error| self.failed("reading", error))?;
-        Ok(known.contains(&hasher.0.finish()))
+        let found = match (metadata.file_type(), self.kind) {
+            (kind, Kind::Dir) if kind.is_dir() => folder_object(&self.to),
+            (kind, Kind::File | Kind::Json) if kind.is_file() => file_object(&self.to).map(Some),
+            _ => return Ok(false),
+        };
+        let found = found.map_err(|error| self.failed("reading", error))?;
+        Ok(found.is_some_and(|object| known.contains(&object.hash)))
     }
 
     fn record_name(&self) -> RefName {
@@ -154,11 +155,43 @@ impl Output<'_> {
     }
 }
 
-struct HashWriter(Hasher);
+/// What object a file is.
+fn file_object(path: &Path) -> io::Result<ObjectRef> {
+    let mut hasher = HashWriter(Hasher::new(), 0);
+    io::copy(&mut fs::File::open(path)?, &mut hasher)?;
+    Ok(ObjectRef { hash: hasher.0.finish(), size: hasher.1 })
+}
+
+/// What object a folder is; none if it holds what no object can hold.
+fn folder_object(root: &Path) -> io::Result<Option<ObjectRef>> {
+    let mut tree = TreeBuilder::new();
+    for entry in WalkDir::new(root).min_depth(1) {
+        let entry = entry?;
+        let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
+        let kind = entry.file_type();
+        let added = if kind.is_dir() {
+            tree.add_dir(path)
+        } else if kind.is_symlink() {
+            tree.add_symlink(path, fs::read_link(entry.path())?.as_os_str())
+        } else if kind.is_file() {
+            let executable = entry.metadata()?.mode() & 0o111 != 0;
+            tree.add_file(path, FileEntry { object: file_object(entry.path())?, executable })
+        } else {
+            return Ok(None);
+        };
+        if added.is_err() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(tree.finish().root))
+}
+
+struct HashWriter(Hasher, u64);
 
 impl io::Write for HashWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.update(bytes);
+        self.1 += bytes.len() as u64;
         Ok(bytes.len())
     }
 

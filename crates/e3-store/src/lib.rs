@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! .e3/
-//!   db.sqlite            refs (packages, workspaces, executions, results, runs, events) and leases
+//!   db.sqlite            refs (packages, workspaces, executions, results, runs, events)
 //!   objects/ab/cdef...   object bodies, read-only; `cdef....x` is the same object with the executable bit
 //!   logs/ab/ID.stdout    what executions print
-//!   owners/ID.lock       one for each process that is at work here, locked as long as it lives
+//!   owners/ID.lock       one for each process that is at work here, locked as long as it lives; ID.json says who it is
+//!   leases.lock          who is at work on what, as locks on ranges of it
 //!   scratch/ID/          where the tasks of that process run
 //!   tmp/ID/              objects on their way in
 //!   quarantine/          files that were objects until somebody wrote to them: named by what they were and are

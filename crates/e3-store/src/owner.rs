@@ -123,6 +123,7 @@ impl Drop for Owners {
         let removed = ["tmp", "scratch"]
             .into_iter()
             .try_for_each(|folder| remove_empty(&self.root.join(folder).join(&own)))
+            .and_then(|()| remove_if_there(&self.lock_path(self.own).with_extension("json")))
             .and_then(|()| remove_if_there(&self.lock_path(self.own)));
         if let Err(error) = removed {
             // The next process that registers removes it.

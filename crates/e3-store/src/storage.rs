@@ -116,13 +116,13 @@ impl LocalStorage {
         let connection = database::open(&path, create)?;
         let owners = Arc::new(Owners::new(root, clock.new_owner()));
         let readers = Arc::new(Readers::new(path.clone()));
-        let writer = Arc::new(Writer::start(connection, path, Arc::clone(&owners)).map_err(failed)?);
+        let writer = Arc::new(Writer::start(connection, path).map_err(failed)?);
         Ok(Self {
             root: root.clone(),
             objects: LocalObjects::new(root.join("objects"), root.join("quarantine"), Arc::clone(&owners)),
-            refs: LocalRefs { writer: Arc::clone(&writer), readers: Arc::clone(&readers) },
+            refs: LocalRefs { writer, readers },
             logs: LocalLogs { folder: root.join("logs") },
-            leases: LocalLeases { writer, readers, owners: Arc::clone(&owners) },
+            leases: LocalLeases::new(root.join("leases.lock"), Arc::clone(&owners)),
             owners,
         })
     }
