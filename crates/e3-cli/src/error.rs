@@ -191,6 +191,7 @@ impl From<OpenError> for CliError {
         let exit = match &error {
             OpenError::NotFound(_) => Exit::NotFound,
             OpenError::Newer { .. } | OpenError::Older { .. } | OpenError::Foreign { .. } => Exit::Usage,
+            error if error.is_corrupt() => Exit::Corrupt,
             OpenError::Database { .. } | OpenError::Io { .. } => Exit::Environment,
         };
         Self::new(exit, error.to_string())

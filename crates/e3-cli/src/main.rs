@@ -24,6 +24,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    let kept = e3_process::keep_files();
     if let Some(code) = helper() {
         return code;
     }
@@ -34,6 +35,10 @@ fn main() -> ExitCode {
     cli.common.json |= cli.command.wants_json();
     let console = Console::new(&cli.common);
     trace(cli.common.verbose);
+    if let Err(error) = kept {
+        report(console, &CliError::environment("looking at the files that are open", error));
+        return ExitCode::from(Exit::Environment as u8);
+    }
     let exit = match run(cli) {
         Ok(exit) => exit,
         Err(error) => {
@@ -65,6 +70,8 @@ fn run(cli: Cli) -> error::Result<Exit> {
     let context = Context::new(&cli.common)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // One waits for each task that runs.
+        .max_blocking_threads(16_384)
         .enable_all()
         .build()
         .map_err(|error| CliError::environment("starting the runtime", error))?;
@@ -84,7 +91,7 @@ fn report(console: Console, error: &CliError) {
 /// What the parts of e3 say to its developers; events are what they say to users.
 fn trace(verbose: u8) {
     let level = match verbose {
-        0 => tracing::Level::WARN,
+        0 => tracing::Level::ERROR,
         1 => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };

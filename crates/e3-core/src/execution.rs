@@ -182,6 +182,9 @@ where
         outcome: None,
         usage: Usage::default(),
         notes: Vec::new(),
+        limits: options.limits,
+        sandbox: options.sandbox,
+        timeout_ms: options.timeout.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         runner: context.runner.to_owned(),
         owner: context.holder.clone(),
     };

@@ -23,7 +23,7 @@ use e3_types::{
 };
 
 use crate::{
-    environment, output,
+    environment, guard, output,
     stage::{OUTPUT, StageError, StagedFile, StagingError, stage_inputs, staged_path},
 };
 
@@ -181,24 +181,13 @@ impl Execution<'_> {
         };
         let ended = self.spawn(&command, &mut outcome.notes).await;
         // Looked at in any case: an altered file must be known, however the task ended.
-        let changed = blocking("looking at the staged files", move || changed(staged)).await?;
-        if !changed.is_empty() {
-            // The store looks at what it has of them, and takes away what is altered.
-            let objects: Vec<Hash> = changed.iter().map(|file| file.object.hash).collect();
-            self.storage.objects().stat_many(&objects).await.map_err(|error| {
-                Stopped::error(error.class(), format!("looking at objects that a task has changed: {error}"))
-            })?;
-        }
+        let (changed, gone) = blocking("looking at the staged files", move || guard::look(staged)).await?;
+        let changed = guard::altered(self.storage, changed, gone).await.map_err(|error| {
+            Stopped::error(error.class(), format!("looking at objects that a task may have changed: {error}"))
+        })?;
         let ended = ended?;
         outcome.usage = usage_of(&ended);
-        outcome
-            .notes
-            .extend(ended.strays.iter().map(|name| format!("ended what it had left running: {name}")));
-        if ended.leaked {
-            outcome.notes.push(
-                "something that it started still holds its output open; it was not waited for".to_owned(),
-            );
-        }
+        outcome.notes.extend(notes_of(&ended, &self.options.limits));
         let full = matches!(ended.exit, Exit::Code(1..)) && {
             let scratch = scratch.to_owned();
             blocking("asking how full the disk is", move || is_full(&scratch)).await?
@@ -371,14 +360,29 @@ fn cannot_start(program: &str, error: &io::Error) -> Stopped {
     Stopped::error(class, message)
 }
 
-fn changed(staged: Vec<StagedFile>) -> io::Result<Vec<StagedFile>> {
-    let mut changed = Vec::new();
-    for file in staged {
-        if file.was_changed()? {
-            changed.push(file);
-        }
+/// What the user of a task should know of its end.
+fn notes_of(ended: &Ended, limits: &TaskLimits) -> Vec<String> {
+    let mut notes = Vec::new();
+    let some = ended.strays.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match ended.strays.len() {
+        0 => {}
+        1..=3 => notes.push(format!("ended what it had left running: {some}")),
+        count => notes.push(format!("ended {count} processes that it had left running: {some}, ...")),
     }
-    Ok(changed)
+    if ended.leaked {
+        notes.push("something that it started still holds its output open; it was not waited for".to_owned());
+    }
+    if ended.wants_terminal {
+        notes.push("killed, because it wanted to use the terminal, which no task has".to_owned());
+    }
+    if ended.exit != Exit::Code(0) && !limits.is_none() {
+        let mut words = Vec::new();
+        words.extend(limits.memory.map(|bytes| format!("memory {bytes} B")));
+        words.extend(limits.open_files.map(|files| format!("open_files {files}")));
+        words.extend(limits.cpu_ms.map(|ms| format!("cpu_time {ms} ms")));
+        notes.push(format!("it ran with limits: {}", words.join(", ")));
+    }
+    notes
 }
 
 fn usage_of(ended: &Ended) -> Usage {

@@ -5,6 +5,7 @@
 
 mod environment;
 mod execute;
+mod guard;
 mod output;
 mod runner;
 mod stage;

@@ -27,14 +27,16 @@ pub struct StagedFile {
 }
 
 impl StagedFile {
-    /// Whether the file has been written to. One that is no longer there under its name has not been.
-    pub fn was_changed(&self) -> io::Result<bool> {
+    /// Whether the file has been written to; none if it is no longer there under its name.
+    pub fn was_changed(&self) -> io::Result<Option<bool>> {
         match fs::symlink_metadata(&self.path) {
             Ok(now) => {
                 let time = (now.mtime(), now.mtime_nsec());
-                Ok(now.len() != self.object.size || time != (Source::MODIFIED_SECONDS.cast_signed(), 0))
+                let is_changed =
+                    now.len() != self.object.size || time != (Source::MODIFIED_SECONDS.cast_signed(), 0);
+                Ok(Some(is_changed))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -46,8 +46,9 @@ impl Child {
         Ok((this, stdout, stderr))
     }
 
-    /// Returns when the process itself has ended; the rest of its group may still be there.
-    pub(crate) fn ended(&self) -> impl Future<Output = io::Result<()>> + use<> {
+    /// Returns when the process itself has ended, and whether it had to be killed because it wanted the terminal; the rest of
+    /// its group may still be there.
+    pub(crate) fn ended(&self) -> impl Future<Output = io::Result<bool>> + use<> {
         let pid = self.group;
         let waiting = tokio::task::spawn_blocking(move || until_ended(pid));
         async { waiting.await? }

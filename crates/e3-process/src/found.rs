@@ -1,15 +1,15 @@
 //! Finding the processes of a folder, and ending them.
 //!
-//! A process belongs to a folder if its environment, as it was started, names something in it, or if it works in it; and
-//! so does every process below one that belongs, and every one in its group. That finds what has left its group and
-//! its session, as daemons do. What has also cleared its environment, changed its folder and lost its parent is not
-//! found.
+//! A process belongs to a folder if its temporary folder (`TMPDIR` as it was started) is in it; nobody has that who is not a
+//! task, or was started by one. So does a child of this process that works in it, and every process below one that
+//! belongs, and every one in the group that it leads. That finds what has left its group and its session, as daemons
+//! do. Nobody else is touched: a shell that somebody has opened in the folder, or whose variables name it, is not a task's.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::ffi::OsStrExt,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -50,36 +50,52 @@ impl Stat {
     }
 }
 
-/// Whether a process names the folder in its environment or works in it. Those of other users cannot be read, and are not
-/// ours.
-fn is_marked(pid: i32, folder: &Path) -> bool {
-    let folder = folder.as_os_str().as_bytes();
-    let at_border = |rest: &[u8]| matches!(rest.first(), None | Some(b'/' | b'\0' | b':'));
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let mut rest = &environment[..];
-    while let Some(at) = rest.windows(folder.len()).position(|part| part == folder) {
-        rest = &rest[at + folder.len()..];
-        if at_border(rest) {
-            return true;
-        }
-    }
-    let works_in = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
-    works_in.as_os_str().as_bytes().strip_prefix(folder).is_some_and(at_border)
+/// The names under which a folder may be known.
+fn names_of(folder: &Path) -> Vec<PathBuf> {
+    let mut names = vec![folder.to_owned()];
+    // Gone or renamed, it has only the name under which it was known.
+    names.extend(fs::canonicalize(folder).ok().filter(|other| other != folder));
+    names
 }
 
-/// The living processes of a folder, but for this one.
-fn belonging_to(folder: &Path) -> io::Result<BTreeMap<i32, Stat>> {
+/// Whether a path, and what follows it, is a folder or something in it.
+fn is_inside(path: &[u8], folder: &Path) -> bool {
+    let rest = path.strip_prefix(folder.as_os_str().as_bytes());
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+}
+
+/// Whether a process was started with its temporary folder in one of these. Those of other users cannot be read, and are
+/// not ours.
+fn is_marked(pid: i32, folders: &[PathBuf]) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut variables = environment.split(|byte| *byte == 0);
+    let temporary = variables.find_map(|variable| variable.strip_prefix(b"TMPDIR="));
+    temporary.is_some_and(|path| folders.iter().any(|folder| is_inside(path, folder)))
+}
+
+fn works_in(pid: i32, folders: &[PathBuf]) -> bool {
+    let path = fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+    folders.iter().any(|folder| is_inside(path.as_os_str().as_bytes(), folder))
+}
+
+/// The living processes of a folder, but for this one and those that it descends from.
+fn belonging_to(folders: &[PathBuf]) -> io::Result<BTreeMap<i32, Stat>> {
     let own = getpid().as_raw_nonzero().get();
     let mut all = BTreeMap::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()).filter(|pid| *pid != own) else {
-            continue;
-        };
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         // One that has ended meanwhile is none.
         all.extend(Stat::of(pid).filter(|stat| !stat.is_zombie).map(|stat| (pid, stat)));
     }
-    let mut found: BTreeSet<i32> = all.keys().copied().filter(|pid| is_marked(*pid, folder)).collect();
+    let mut ancestor = Some(own);
+    while let Some(stat) = ancestor.and_then(|pid| all.remove(&pid)) {
+        ancestor = Some(stat.parent);
+    }
+    let belongs = |(pid, stat): &(&i32, &Stat)| {
+        is_marked(**pid, folders) || (stat.parent == own && works_in(**pid, folders))
+    };
+    let mut found: BTreeSet<i32> = all.iter().filter(belongs).map(|(pid, _)| *pid).collect();
     loop {
         let more: Vec<i32> = all
             .iter()
@@ -100,14 +116,10 @@ fn belonging_to(folder: &Path) -> io::Result<BTreeMap<i32, Stat>> {
 /// Ends the processes of a folder with SIGKILL, and those that they start meanwhile. Returns the names of those that it
 /// ended when all are gone.
 pub fn end_processes_in(folder: &Path) -> io::Result<Vec<String>> {
-    // As the system shows it to others.
-    let folder = match fs::canonicalize(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
+    let folders = names_of(folder);
     let mut names = Vec::new();
     for _ in 0..ROUNDS {
-        let found = belonging_to(&folder)?;
+        let found = belonging_to(&folders)?;
         if found.is_empty() {
             return Ok(names);
         }

@@ -37,7 +37,14 @@ fn become_program(launch: &Launch) -> io::Result<std::convert::Infallible> {
 }
 
 pub(crate) fn starting(launch: &Launch, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("starting `{}`: {error}", launch.program.display()))
+    let program = launch.program.display();
+    let hint = match launch.confinement.sandbox {
+        Some(_) if error.kind() == io::ErrorKind::NotFound => {
+            ": its sandbox shows its inputs, its code and the folders of the system, and no other"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("starting `{program}`: {error}{hint}"))
 }
 
 /// Says what went wrong where it is looked for.

@@ -11,11 +11,14 @@
 mod child;
 mod confine;
 mod drain;
+mod files;
 #[cfg(target_os = "linux")]
 mod found;
 #[cfg(not(target_os = "linux"))]
 #[path = "found_nowhere.rs"]
 mod found;
+#[cfg(target_os = "linux")]
+mod hide;
 mod launch;
 mod run;
 #[cfg(target_os = "linux")]
@@ -27,6 +30,7 @@ mod supervisor;
 mod wait;
 
 pub use confine::{Confinement, LAUNCH, Sandbox};
+pub use files::keep_files;
 pub use found::end_processes_in;
 pub use launch::launch;
 pub use run::{Command, Ended, Exit, Output, RunError, Stop, run};

@@ -114,6 +114,7 @@ pub struct Stop {
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Ended {
     /// What its status says.
     pub exit: Exit,
@@ -121,6 +122,8 @@ pub struct Ended {
     pub timed_out: bool,
     /// Whether it was stopped on request.
     pub stopped: bool,
+    /// Whether it was killed because it wanted to use the terminal, and would have waited for that for ever.
+    pub wants_terminal: bool,
     /// Whether a process that could not be found kept the output open, so that its last part may be missing.
     pub leaked: bool,
     /// The processes that had left the group and were found and ended, by name.
@@ -188,7 +191,7 @@ pub async fn run<Error: Send>(
     let deadline = stop.timeout.map(|timeout| Instant::now() + timeout);
     let mut kill_at = None;
     let mut ended = pin!(child.ended());
-    loop {
+    let wants_terminal = loop {
         let signal = tokio::select! {
             done = &mut ended => break done.map_err(RunError::Wait)?,
             done = &mut drains, if !drained => {
@@ -213,7 +216,7 @@ pub async fn run<Error: Send>(
         killed |= signal == Signal::KILL;
         kill_at = kill_at.or(Some(Instant::now() + stop.grace));
         child.signal(signal).map_err(RunError::Wait)?;
-    }
+    };
 
     // 2. The rest of its group, while the zombie keeps the group's number.
     child.signal(Signal::KILL).map_err(RunError::Wait)?;
@@ -248,7 +251,7 @@ pub async fn run<Error: Send>(
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => return Err(RunError::Wait(io::Error::other(format!("unexpected status {status}")))),
     };
-    Ok(Ended { exit, timed_out, stopped, leaked, strays, usage })
+    Ok(Ended { exit, timed_out, stopped, wants_terminal, leaked, strays, usage })
 }
 
 /// Waits until a moment, or for ever if there is none.

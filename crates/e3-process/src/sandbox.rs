@@ -1,11 +1,10 @@
-//! A sandbox: namespaces hide other processes and the network, Landlock denies all files but those that are named.
+//! A sandbox: namespaces hide other processes, the network and all files but those that are named.
 //!
 //! Three processes: the launcher, which waits and ends as the program does, with its code or its signal; an init, the first
 //! process of the new namespace, whose end is the end of everything in it; and the program. A request for an end that
 //! is sent to the group reaches the program alone, and it has its time to clean up.
 //!
-//! Landlock rather than a root folder made of mounts: it needs no mount but that of /proc, and says no in the same way
-//! wherever it runs. What it does not hide is that a path exists.
+//! Files are fenced twice: mounts hide what is not to be seen (`hide`), and Landlock denies what would still be reachable.
 
 use std::{
     fs,
@@ -21,7 +20,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetStatus,
 };
 use rustix::{
-    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    mount::{MountFlags, mount},
     process::{
         Pid, Signal, WaitOptions, getgid, getpid, getuid, kill_process, set_parent_process_death_signal,
         wait, waitpid,
@@ -31,25 +30,10 @@ use rustix::{
 
 use crate::{
     confine::{Launch, Sandbox},
+    hide::{SYSTEM, hide},
     launch,
 };
 
-/// The folders of the system that every program may read, where they are there.
-const SYSTEM: [&str; 13] = [
-    "/usr",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-    "/etc",
-    "/opt",
-    "/nix/store",
-    "/run/current-system",
-    "/proc",
-    "/sys",
-];
 /// The devices that every program may use.
 const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 /// The rights that are asked for; a kernel that knows fewer denies fewer, but at least those of the first version.
@@ -93,8 +77,7 @@ fn init(launch: &Launch, sandbox: &Sandbox, mut to_launcher: io::PipeWriter) -> 
         let what = what.to_owned();
         move |error: rustix::io::Errno| unavailable(&format!("{what}: {error}"))
     };
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .map_err(doing("keeping mounts private"))?;
+    hide(sandbox).map_err(|error| unavailable(&format!("hiding files: {error}")))?;
     let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", safe, None).map_err(doing("mounting a /proc of its own"))?;
     allow_only(sandbox)?;

@@ -30,13 +30,13 @@ pub struct Supervisor {
     folder: PathBuf,
     /// How to start the watchdog.
     watchdog_program: Option<PathBuf>,
-    watchdog: OnceLock<Mutex<Option<process::Child>>>,
+    watchdog: Mutex<Option<process::Child>>,
     /// Shared while a process is started or its status taken, so that who holds it alone knows all children.
     children: RwLock<()>,
     /// The children that somebody waits for.
     known: Mutex<HashSet<i32>>,
-    /// Inherited children that belong to no task that has ended.
-    strangers: Mutex<HashSet<i32>>,
+    /// The children that were there before, which are nobody's business.
+    foreign: OnceLock<HashSet<i32>>,
 }
 
 /// The argument with which a program is started that is to call `watch`.
@@ -49,10 +49,10 @@ impl Supervisor {
         Self {
             folder,
             watchdog_program,
-            watchdog: OnceLock::new(),
+            watchdog: Mutex::default(),
             children: RwLock::default(),
             known: Mutex::default(),
-            strangers: Mutex::default(),
+            foreign: OnceLock::new(),
         }
     }
 
@@ -73,27 +73,30 @@ impl Supervisor {
         take()
     }
 
-    /// The first start of a process: from here on there is something to watch over.
+    /// Before a process is started: there is somebody to watch over it, or nobody was asked for.
     fn begin(&self) -> io::Result<()> {
-        if self.watchdog.get().is_some() {
-            return Ok(());
+        let mut watchdog = lock(&self.watchdog);
+        if self.foreign.get().is_none() {
+            let before = children()?;
+            become_subreaper()?;
+            self.foreign.get_or_init(|| before.into_iter().collect());
         }
-        let mut failed = None;
-        self.watchdog.get_or_init(|| {
-            let started = become_subreaper().and_then(|()| self.start_watchdog());
-            Mutex::new(started.unwrap_or_else(|error| {
-                failed = Some(error);
-                None
-            }))
-        });
-        failed.map_or(Ok(()), Err)
+        match watchdog.as_mut().map(process::Child::try_wait).transpose()? {
+            Some(None) => return Ok(()),
+            // Somebody has ended it; the next one knows as much.
+            Some(Some(_)) => tracing::info!("the watchdog has ended: starting another one"),
+            None => {}
+        }
+        *watchdog = self.start_watchdog()?;
+        Ok(())
     }
 
     fn start_watchdog(&self) -> io::Result<Option<process::Child>> {
         let Some(program) = self.watchdog_program.as_ref().filter(|_| cfg!(target_os = "linux")) else {
             return Ok(None);
         };
-        let child = process::Command::new(program)
+        let mut command = process::Command::new(program);
+        command
             .arg(WATCHDOG)
             .arg(&self.folder)
             .env_clear()
@@ -102,17 +105,22 @@ impl Supervisor {
             .stdout(process::Stdio::null())
             .stderr(process::Stdio::null())
             // A Ctrl-C in the terminal is not meant for it.
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        let _shared = self.children.read().unwrap_or_else(PoisonError::into_inner);
+        let child = command.spawn()?;
         lock(&self.known).insert(child.id().cast_signed());
         Ok(Some(child))
     }
 
     /// Whether there may be something that a task has left. Costs one look at one small file, and holds nobody up.
     pub(crate) fn may_have_strays(&self) -> io::Result<bool> {
-        let children = crate::found::inherited_children()?;
-        let (known, strangers) = (lock(&self.known), lock(&self.strangers));
-        Ok(children.iter().any(|pid| !known.contains(pid) && !strangers.contains(pid)))
+        let children = children()?;
+        let known = lock(&self.known);
+        Ok(children.iter().any(|pid| !known.contains(pid) && !self.is_foreign(*pid)))
+    }
+
+    fn is_foreign(&self, pid: i32) -> bool {
+        self.foreign.get().is_some_and(|foreign| foreign.contains(&pid))
     }
 
     /// Ends what a task has left that ran in `folder` and whose own process has ended. Returns the names.
@@ -121,27 +129,18 @@ impl Supervisor {
             return Ok(Vec::new());
         }
         let names = crate::found::end_processes_in(folder)?;
-        // What is still there is a stranger: a child of a task that runs, or of one that hides.
-        let rest = self.inherited()?;
-        lock(&self.strangers).extend(rest);
+        // Buries them. Who is still there is a child of a task that runs, or hides.
+        self.inherited()?;
         Ok(names)
     }
 
-    /// The inherited children that live and are not known for strangers; those that have ended are buried.
+    /// The inherited children that live; those that have ended are buried.
     fn inherited(&self) -> io::Result<Vec<i32>> {
-        if !cfg!(target_os = "linux") {
-            return Ok(Vec::new());
-        }
         let _alone = self.children.write().unwrap_or_else(PoisonError::into_inner);
-        let (known, mut strangers) = (lock(&self.known), lock(&self.strangers));
+        let known = lock(&self.known);
         let mut alive = Vec::new();
-        for pid in crate::found::inherited_children()? {
-            if known.contains(&pid) {
-                continue;
-            }
-            if crate::wait::bury(pid)? {
-                strangers.remove(&pid);
-            } else if !strangers.contains(&pid) {
+        for pid in children()? {
+            if !known.contains(&pid) && !self.is_foreign(pid) && !crate::wait::bury(pid)? {
                 alive.push(pid);
             }
         }
@@ -149,12 +148,16 @@ impl Supervisor {
     }
 }
 
+/// The children that this process has inherited, and perhaps others.
+fn children() -> io::Result<Vec<i32>> {
+    if cfg!(target_os = "linux") { crate::found::inherited_children() } else { Ok(Vec::new()) }
+}
+
 impl Supervisor {
-    /// Ends the strangers too: no task runs any more that they could belong to.
+    /// Ends all that was inherited: no task runs any more that it could belong to.
     fn end_rest(&self) -> io::Result<()> {
         loop {
-            let mut rest = self.inherited()?;
-            rest.extend(lock(&self.strangers).drain());
+            let rest = self.inherited()?;
             if rest.is_empty() {
                 return Ok(());
             }
@@ -175,11 +178,13 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        let Some(watchdog) = self.watchdog.get() else { return };
+        if self.foreign.get().is_none() {
+            return;
+        }
         if let Err(error) = self.end_rest() {
             tracing::warn!(%error, folder = %self.folder.display(), "could not end all processes");
         }
-        let Some(mut child) = lock(watchdog).take() else { return };
+        let Some(mut child) = lock(&self.watchdog).take() else { return };
         // A word instead of the end of the pipe: nothing is to be done.
         let told = child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(b"."));
         if let Err(error) = told.and_then(|()| child.wait().map(drop)) {

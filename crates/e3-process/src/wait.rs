@@ -18,11 +18,23 @@ pub struct Usage {
     pub peak_memory: u64,
 }
 
-/// Blocks until the process has ended, and leaves its status to be taken.
-pub(crate) fn until_ended(pid: Pid) -> io::Result<()> {
+/// Blocks until the process has ended, and leaves its status to be taken. One that stops because it wants to use the
+/// terminal, which is not its own, would wait for ever: it is killed. Returns whether that was so.
+pub(crate) fn until_ended(pid: Pid) -> io::Result<bool> {
+    let mut wants_terminal = false;
     loop {
-        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
-            Ok(_) => return Ok(()),
+        let wanted = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::Pid(pid), wanted) {
+            Ok(Some(status)) if status.stopped() => {
+                let signal = status.stopping_signal();
+                if [libc::SIGTTIN, libc::SIGTTOU].map(Some).contains(&signal) {
+                    wants_terminal = true;
+                    rustix::process::kill_process_group(pid, rustix::process::Signal::KILL)?;
+                }
+                // Told once; somebody may let it go on.
+                waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?;
+            }
+            Ok(_) => return Ok(wants_terminal),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -105,6 +105,26 @@ impl Readers {
     }
 }
 
+/// What may be the reason why a database cannot be opened.
+pub(crate) fn hint(path: &Path) -> &'static str {
+    let folder = path.parent().unwrap_or(path);
+    match rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
+        Err(rustix::io::Errno::ROFS) => {
+            ": the file system is read-only, and the database cannot even be read without writing beside it"
+        }
+        Err(rustix::io::Errno::ACCESS) => {
+            ": its folder cannot be written to, and the database cannot even be read without writing beside it"
+        }
+        _ => "",
+    }
+}
+
+/// Whether an error says that the file is no sound database.
+pub(crate) fn is_corrupt(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
+}
+
 /// An error of `SQLite` as one of the seam. Another process that holds the database for very long may let go of it.
 pub(crate) fn unavailable(doing: &str, path: &Path, error: rusqlite::Error) -> Unavailable {
     let busy = matches!(

@@ -2,7 +2,8 @@
 //!
 //! Objects are sealed: read-only, with one fixed modification time. A task that writes to a file that shares its storage with
 //! an object breaks the seal, and is noticed whenever somebody next looks. Then the bytes decide: an object that only
-//! lost its seal gets it back, any other file is put aside, where it is nobody's object and nothing is lost.
+//! lost its seal becomes a new file with the same bytes, any other file is put aside, where it is nobody's object and nothing
+//! is lost. The old file never gets its seal back: whoever else looks at it has to see that it was touched.
 
 use std::{
     fs::{self, File},
@@ -26,26 +27,47 @@ pub(crate) struct Quarantine(pub(crate) PathBuf);
 
 impl Quarantine {
     /// The size of an object that is to be at `path`, if it is there and whole. A file that is something else is put aside.
-    pub(crate) fn sound_size(&self, hash: &Hash, path: &Path) -> io::Result<Option<u64>> {
+    /// `fresh` makes a path for a new file.
+    pub(crate) fn sound_size(
+        &self,
+        hash: &Hash,
+        path: &Path,
+        fresh: impl FnOnce() -> io::Result<PathBuf>,
+    ) -> io::Result<Option<u64>> {
         match fs::metadata(path) {
             Ok(metadata) if is_sealed(&metadata) => Ok(Some(metadata.len())),
-            Ok(_) => self.judge(hash, path),
+            Ok(_) => self.judge(hash, path, fresh),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Looks at the bytes of a file whose seal does not count.
-    pub(crate) fn judge(&self, hash: &Hash, path: &Path) -> io::Result<Option<u64>> {
-        let found = match hash_file(path) {
+    /// Looks at the bytes of a file, whatever its seal says.
+    pub(crate) fn judge(
+        &self,
+        hash: &Hash,
+        path: &Path,
+        fresh: impl FnOnce() -> io::Result<PathBuf>,
+    ) -> io::Result<Option<u64>> {
+        let mut old = match File::open(path) {
             Err(error) if is_missing(&error) => return Ok(None),
             other => other?,
         };
-        if found.hash == *hash {
-            seal(path, 0o444)?;
-            return Ok(Some(found.size));
-        }
-        tracing::warn!(object = %hash, "the file of an object was altered: it is put aside");
+        let fresh = fresh()?;
+        let copied = File::create_new(&fresh).and_then(|mut new| copy_and_hash(&mut old, &mut new));
+        let found = match copied {
+            Ok(found) if found.hash == *hash => {
+                return seal(&fresh, 0o444)
+                    .and_then(|()| fs::rename(&fresh, path))
+                    .map(|()| Some(found.size));
+            }
+            other => {
+                // It goes with the folder of this process, at the latest.
+                drop(fs::remove_file(&fresh));
+                other?
+            }
+        };
+        tracing::info!(object = %hash, "the file of an object was altered: it is put aside");
         let aside = self.0.join(format!("{hash}-{}", found.hash));
         match with_parent(&aside, || fs::rename(path, &aside)) {
             // Somebody else has put it aside.

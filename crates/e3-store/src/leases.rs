@@ -135,7 +135,10 @@ impl Inner {
         let alone =
             mode == LeaseMode::Exclusive || here.iter().any(|(_, mode, _)| *mode == LeaseMode::Exclusive);
         if alone && !here.is_empty() {
-            return Ok(Err(holders(here)));
+            let mut all = holders(here);
+            drop(held);
+            all.extend(self.elsewhere(resource)?);
+            return Ok(Err(all));
         }
         if here.is_empty() && !own.try_lock(resource, mode)? {
             drop(held);

@@ -69,7 +69,7 @@ impl LocalObjects {
         self.blocking(move |inner| {
             for hash in &hashes {
                 let path = inner.path(hash);
-                let judged = inner.quarantine.judge(hash, &path);
+                let judged = inner.quarantine.judge(hash, &path, || inner.incoming_path());
                 judged.map_err(|error| failed("reading", &path, error))?;
             }
             Ok(())
@@ -181,10 +181,14 @@ impl Inner {
         if is_missing(&error) { ObjectError::NotFound(hash) } else { failed(doing, &self.path(&hash), error) }
     }
 
-    /// A new file in the folder of files on their way in.
+    /// A path that nobody else uses, in the folder of files on their way in.
+    fn incoming_path(&self) -> io::Result<PathBuf> {
+        Ok(self.owners.incoming()?.join(self.drawn.fetch_add(1, Ordering::Relaxed).to_string()))
+    }
+
+    /// A new file there.
     fn incoming_file(&self) -> Result<(File, PathBuf), ObjectError> {
-        let folder = self.owners.incoming().map_err(|error| failed("making", &self.folder, error))?;
-        let path = folder.join(self.drawn.fetch_add(1, Ordering::Relaxed).to_string());
+        let path = self.incoming_path().map_err(|error| failed("making", &self.folder, error))?;
         let file = File::create_new(&path).map_err(|error| failed("making", &path, error))?;
         Ok((file, path))
     }
@@ -207,7 +211,16 @@ impl Inner {
                     fs::symlink_metadata(&from).map_err(|error| failed("reading", &from, error))?;
                 // A file with another name could be changed under that name: its bytes come in, not the file.
                 if metadata.nlink() == 1 && self.same_file_system(&metadata) {
+                    // Sealed first: who still writes to it while it is hashed breaks the seal.
+                    seal(&from, 0o444).map_err(|error| failed("sealing", &from, error))?;
                     let object = hash_file(&from).map_err(|error| failed("reading", &from, error))?;
+                    let after = fs::metadata(&from).map_err(|error| failed("reading", &from, error))?;
+                    if !is_sealed(&after) || after.len() != object.size {
+                        let busy = io::Error::other(
+                            "it is still being written to, by something that the task left running",
+                        );
+                        return Err(failed("storing", &from, busy));
+                    }
                     self.keep(&from, object)?;
                     return Ok(object);
                 }
@@ -241,7 +254,10 @@ impl Inner {
         fill: impl FnOnce(&mut File, &Path) -> Result<ObjectRef, ObjectError>,
     ) -> Result<ObjectRef, ObjectError> {
         let (mut file, path) = self.incoming_file()?;
-        let kept = fill(&mut file, &path).and_then(|object| self.keep(&path, object).map(|()| object));
+        let kept = fill(&mut file, &path).and_then(|object| {
+            seal(&path, 0o444).map_err(|error| failed("sealing", &path, error))?;
+            self.keep(&path, object).map(|()| object)
+        });
         if kept.is_err() {
             // The first error is the one to report; the file goes with this process's folder at the latest.
             drop(fs::remove_file(&path));
@@ -249,20 +265,21 @@ impl Inner {
         kept
     }
 
-    /// Moves a finished file to its place. If the object is there already, the file is removed.
+    /// Moves a finished, sealed file to its place. If the object is there already, the file is removed.
     fn keep(&self, from: &Path, object: ObjectRef) -> Result<(), ObjectError> {
         let to = self.path(&object.hash);
         if self.size(&object.hash)? == Some(object.size) {
             return fs::remove_file(from).map_err(|error| failed("removing", from, error));
         }
-        seal(from, 0o444).map_err(|error| failed("sealing", from, error))?;
         with_parent(&to, || fs::rename(from, &to)).map_err(|error| failed("storing", &to, error))
     }
 
     /// The size of an object; none if it is not there, or is not what it was.
     fn size(&self, hash: &Hash) -> Result<Option<u64>, ObjectError> {
         let path = self.path(hash);
-        self.quarantine.sound_size(hash, &path).map_err(|error| failed("reading", &path, error))
+        self.quarantine
+            .sound_size(hash, &path, || self.incoming_path())
+            .map_err(|error| failed("reading", &path, error))
     }
 
     fn stage(&self, item: &StageItem) -> Result<(), ObjectError> {
@@ -291,7 +308,9 @@ impl Inner {
     fn link(&self, item: &StageItem, path: &Path) -> Result<bool, ObjectError> {
         let linked = if item.executable {
             let executable = self.executable_path(&item.object.hash);
-            if !fs::metadata(&executable).is_ok_and(|metadata| is_sealed(&metadata)) {
+            let is_sound =
+                |metadata: fs::Metadata| is_sealed(&metadata) && metadata.len() == item.object.size;
+            if !fs::metadata(&executable).is_ok_and(is_sound) {
                 self.make_executable(path, &executable)?;
             }
             fs::hard_link(&executable, &item.to)
@@ -311,8 +330,7 @@ impl Inner {
 
     /// Makes the second inode of an object, the one with the executable bit.
     fn make_executable(&self, path: &Path, executable: &Path) -> Result<(), ObjectError> {
-        let incoming = self.owners.incoming().map_err(|error| failed("making", &self.folder, error))?;
-        let aside = incoming.join(self.drawn.fetch_add(1, Ordering::Relaxed).to_string());
+        let aside = self.incoming_path().map_err(|error| failed("making", &self.folder, error))?;
         File::open(path)
             .and_then(|mut source| self.copy_to(&mut source, &aside, 0o555))
             .and_then(|()| fs::rename(&aside, executable))

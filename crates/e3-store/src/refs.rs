@@ -68,6 +68,14 @@ impl RefStore for LocalRefs {
 }
 
 impl LocalRefs {
+    pub(crate) fn check_database(&self) -> Result<Vec<String>, Unavailable> {
+        let found: Vec<String> = self.readers.with("checking the database", |connection| {
+            let mut check = connection.prepare("PRAGMA integrity_check")?;
+            check.query_map([], |row| row.get(0))?.collect()
+        })?;
+        Ok(found.into_iter().filter(|line| line != "ok").collect())
+    }
+
     async fn reading<T: Send + 'static>(
         &self,
         doing: &'static str,

@@ -1,6 +1,7 @@
 //! `LocalStorage`: the four stores of a repository in a folder.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -75,7 +76,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The database cannot be used.
-    #[error("opening the database `{}`: {source}", path.display())]
+    #[error("opening the database `{}`: {source}{}", path.display(), database::hint(path))]
     Database {
         /// The database.
         path: PathBuf,
@@ -90,6 +91,13 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl OpenError {
+    /// Whether the database is there, but is none any more.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if database::is_corrupt(source))
+    }
 }
 
 impl LocalStorage {
@@ -141,6 +149,20 @@ impl LocalStorage {
     /// Hashes the files of these objects, whatever their seal says, and puts those aside that are something else.
     pub async fn put_aside(&self, objects: &[Hash]) -> Result<(), ObjectError> {
         self.objects.put_aside(objects.to_vec()).await
+    }
+
+    /// The files that were objects until somebody wrote to them, by what they were and are.
+    pub fn quarantined(&self) -> io::Result<BTreeSet<String>> {
+        let entries = match fs::read_dir(self.root.join("quarantine")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            other => other?,
+        };
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    /// What is wrong with the database, in the words of `SQLite`.
+    pub fn check_database(&self) -> Result<Vec<String>, Unavailable> {
+        self.refs.check_database()
     }
 
     /// Hashes the executable copies of objects and drops those that are something else: they are made again when they are

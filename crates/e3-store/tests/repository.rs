@@ -44,7 +44,7 @@ fn a_newer_format_is_refused_and_left_alone() {
         [LocalStorage::open(folder.path(), &SystemClock), LocalStorage::create(folder.path(), &SystemClock)]
     {
         let error = opened.unwrap_err();
-        assert!(matches!(error, OpenError::Newer { found: 99, known: 2, .. }), "{error}");
+        assert!(matches!(error, OpenError::Newer { found: 99, known: 3, .. }), "{error}");
         assert!(error.to_string().contains("use a newer e3"), "{error}");
     }
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();

@@ -47,7 +47,11 @@ pub(crate) async fn get(context: &Context, args: &GetArgs) -> Result<Exit> {
         if slot.kind == Kind::Dir {
             return Err(CliError::usage(format!("`{path}` is a folder: `-o PATH` says where to put it")));
         }
-        let mut pieces = storage.objects().get_stream(&value.object.hash).await?;
+        let mut pieces = storage
+            .objects()
+            .get_stream(&value.object.hash)
+            .await
+            .map_err(|error| lost(context, path, error))?;
         while let Some(piece) = pieces.try_next().await? {
             write_bytes(&piece)?;
         }
@@ -57,9 +61,23 @@ pub(crate) async fn get(context: &Context, args: &GetArgs) -> Result<Exit> {
                 format!("`{}` is there already: choose another place or remove it", args.output.display());
             return Err(CliError::new(Exit::Conflict, message));
         }
-        materialise(&*storage, slot.kind, value.object, &args.output, Access::Private).await?;
+        materialise(&*storage, slot.kind, value.object, &args.output, Access::Private)
+            .await
+            .map_err(|error| lost(context, path, error))?;
     }
     Ok(Exit::Done)
+}
+
+/// An error about an object, for those who know the dataset.
+fn lost(context: &Context, path: &DatasetPath, error: impl Into<CliError>) -> CliError {
+    let CliError { exit, message } = error.into();
+    match exit {
+        Exit::Corrupt => {
+            let next = context.command("verify --repair");
+            CliError::new(exit, format!("the value of `{path}` is not whole: {message}; next: {next}"))
+        }
+        _ => CliError::new(exit, format!("reading `{path}`: {message}")),
+    }
 }
 
 /// What a dataset held at a time: an input by the operations of the workspace, an output by the history of its task.

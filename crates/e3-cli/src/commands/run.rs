@@ -2,18 +2,21 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use e3_core::{
-    Cancellation, Deployment, RunReport, Source, StorageBackend, WorkspaceLease, datasets::Assignment,
-    packages, workspaces,
+    Cancellation, Deployment, RunReport, Source, StorageBackend, WorkspaceLease,
+    datasets::{self, Assignment},
+    packages,
+    verify::missing_in,
+    workspaces,
 };
 use e3_pipeline::{Built, OutputLink, Pipeline, Project, StatCache, build, track};
 use e3_store::LocalStorage;
-use e3_types::RunState;
+use e3_types::{DatasetPath, Kind, RunState, Timestamp};
 
 use super::{
     detach,
@@ -49,7 +52,7 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
     round.deploy(&lease, &built, args.reset).await?;
     let mut interrupts = Interrupts::listen()?;
     let finished = round.execute(&lease, &pipeline, &mut interrupts, Cancellation::default()).await?;
-    round.finish(&pipeline, &finished).await
+    round.finish(&lease, &pipeline, finished, &mut interrupts).await
 }
 
 pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> {
@@ -150,17 +153,47 @@ impl<'a> Round<'a> {
     }
 
     /// The outputs are part of what is reported, so they are in place before it is.
-    pub(crate) async fn finish(&self, pipeline: &Pipeline, finished: &Finished) -> Result<Exit> {
-        self.place(&pipeline.outputs, &finished.report).await?;
-        execute::tell(self.context, &*self.storage, finished).await
+    pub(crate) async fn finish(
+        &self,
+        lease: &WorkspaceLease,
+        pipeline: &Pipeline,
+        mut finished: Finished,
+        interrupts: &mut Interrupts,
+    ) -> Result<Exit> {
+        match self.place(&pipeline.outputs, &finished.report).await {
+            Err(error) if error.exit == Exit::Corrupt && self.drop_incomplete(&pipeline.outputs).await? => {
+                self.note("something in an output is no longer in the store: making it again".to_owned());
+                finished = self.execute(lease, pipeline, interrupts, Cancellation::default()).await?;
+                self.place(&pipeline.outputs, &finished.report).await?;
+            }
+            other => other?,
+        }
+        execute::tell(self.context, &*self.storage, &finished).await
+    }
+
+    /// Takes those outputs for missing in which something is; whether there are any.
+    async fn drop_incomplete(&self, links: &BTreeMap<String, OutputLink>) -> Result<bool> {
+        let Self { context, storage, .. } = self;
+        let record = workspaces::find(&**storage, &context.workspace).await?;
+        let package = packages::load(&**storage, record.package).await?;
+        let values = datasets::read_outputs(storage.refs(), &context.workspace).await?;
+        let mut dropped = false;
+        for link in links.values() {
+            let path = DatasetPath::from(&link.from);
+            let (Some(slot), Some(value)) = (package.datasets.get(&path), values.get(&path)) else {
+                continue;
+            };
+            if slot.kind == Kind::Dir && missing_in(&**storage, slot.kind, value.object).await?.is_some() {
+                let any_time = Timestamp::from_unix_ms(u64::MAX);
+                storage.objects().delete_many(&[value.object.hash], any_time).await?;
+                dropped = true;
+            }
+        }
+        Ok(dropped)
     }
 
     /// Puts the outputs in place, if the run has made them.
-    async fn place(
-        &self,
-        links: &std::collections::BTreeMap<String, OutputLink>,
-        report: &RunReport,
-    ) -> Result<()> {
+    async fn place(&self, links: &BTreeMap<String, OutputLink>, report: &RunReport) -> Result<()> {
         if report.state != RunState::Completed || links.is_empty() {
             return Ok(());
         }

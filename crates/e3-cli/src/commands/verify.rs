@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use e3_core::{
-    Cancellation, StorageBackend, WorkspaceLease,
+    Cancellation, StorageBackend, StorageError, WorkspaceLease, executions,
     verify::{Replay, ReplayVerdict, SampleOptions, Verification, sample, verify as look},
     workspaces,
 };
@@ -29,6 +29,7 @@ struct Document {
     corrupt: Vec<Hash>,
     problems: Vec<Wrong>,
     repaired: bool,
+    put_aside: Vec<String>,
     sample: Option<Vec<Replayed>>,
 }
 
@@ -48,6 +49,14 @@ struct Replayed {
 
 pub(crate) async fn verify(context: &Context, args: &VerifyArgs) -> Result<Exit> {
     let storage = context.open_repository()?;
+    let quarantined =
+        || storage.quarantined().map_err(|error| CliError::environment("reading the quarantine", error));
+    let aside_before = quarantined()?;
+    let damage = storage.check_database().map_err(StorageError::from)?;
+    if !damage.is_empty() {
+        let message = format!("the database of the repository is damaged: {}", damage.join("; "));
+        return Err(CliError::new(Exit::Corrupt, message));
+    }
     let copies = storage.drop_altered_copies().await?;
     let mut found = look(&*storage).await?;
     let first = found.clone();
@@ -59,9 +68,14 @@ pub(crate) async fn verify(context: &Context, args: &VerifyArgs) -> Result<Exit>
         Some(share) => Some(replay(context, &storage, share.0).await?),
         None => None,
     };
+    let put_aside: Vec<String> = quarantined()?.difference(&aside_before).cloned().collect();
     if context.console.json {
-        context.console.document(&document(&found, args.repair && found != first, replays.as_deref()))?;
+        let repaired = args.repair && found != first;
+        context.console.document(&document(&found, repaired, put_aside, replays.as_deref()))?;
     } else {
+        for name in &put_aside {
+            context.console.warn(&format!("put aside: .e3/quarantine/{name}, the altered file of an object"));
+        }
         if copies > 0 {
             context.console.note(&format!("{copies} altered executable copies were dropped"));
         }
@@ -88,7 +102,13 @@ pub(crate) async fn verify(context: &Context, args: &VerifyArgs) -> Result<Exit>
 
 /// Puts what is corrupt aside and lets the workspaces make again what they can.
 async fn repair(context: &Context, storage: &Arc<LocalStorage>, found: &Verification) -> Result<()> {
+    // Nobody may be at work on what is taken away.
+    let mut leases = Vec::new();
+    for workspace in workspaces::list(&**storage).await? {
+        leases.push(WorkspaceLease::acquire(&**storage, &workspace, &context.holder).await?);
+    }
     storage.put_aside(&found.corrupt).await?;
+    executions::forget(&**storage, &found.suspects).await?;
     // A folder in which something is missing counts as missing itself, so that whoever made it is asked.
     let any_time = Timestamp::from_unix_ms(u64::MAX);
     storage.objects().delete_many(&found.incomplete, any_time).await?;
@@ -96,15 +116,15 @@ async fn repair(context: &Context, storage: &Arc<LocalStorage>, found: &Verifica
     if context.project().is_ok() {
         Stage::for_run(context, false).await?;
     }
-    for workspace in workspaces::list(&**storage).await? {
-        let lease = WorkspaceLease::acquire(&**storage, &workspace, &context.holder).await?;
+    for lease in &leases {
+        let workspace = lease.workspace();
         let args = ExecuteArgs::default();
         let mut interrupts = Interrupts::listen()?;
         let (settings, cancellation) = (context.run_settings()?, Cancellation::default());
         let run = execute::execute(
             context,
             Arc::clone(storage),
-            &lease,
+            lease,
             &args,
             settings,
             &mut interrupts,
@@ -130,11 +150,23 @@ async fn repair(context: &Context, storage: &Arc<LocalStorage>, found: &Verifica
 async fn replay(context: &Context, storage: &Arc<LocalStorage>, share: f64) -> Result<Vec<Replay>> {
     let runner = context.local_runner(storage, &context.run_settings()?, false)?;
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let options = SampleOptions { share, salt: context.clock.new_run().to_string(), jobs };
-    Ok(sample(&**storage, &runner, &options).await?)
+    let (salt, cancellation) = (context.clock.new_run().to_string(), Cancellation::default());
+    let options = SampleOptions { share, salt, jobs, cancellation: cancellation.clone() };
+    let mut interrupts = Interrupts::listen()?;
+    let work = sample(&**storage, &runner, &options);
+    let (replays, interrupted) = interrupts.guard(context.console, &cancellation, work).await;
+    match interrupted {
+        Some(exit) => Err(CliError::new(exit, "interrupted")),
+        None => Ok(replays?),
+    }
 }
 
-fn document(found: &Verification, repaired: bool, replays: Option<&[Replay]>) -> Document {
+fn document(
+    found: &Verification,
+    repaired: bool,
+    put_aside: Vec<String>,
+    replays: Option<&[Replay]>,
+) -> Document {
     let problems = found.problems.iter();
     Document {
         schema: "e3.verify/1",
@@ -146,6 +178,7 @@ fn document(found: &Verification, repaired: bool, replays: Option<&[Replay]>) ->
             .map(|problem| Wrong { place: problem.place.clone(), message: problem.message.clone() })
             .collect(),
         repaired,
+        put_aside,
         sample: replays.map(|replays| replays.iter().map(replayed).collect()),
     }
 }
@@ -166,6 +199,9 @@ fn text(found: &Verification) -> String {
     }
     for problem in &found.problems {
         text += &format!("{}: {}\n", problem.place, problem.message);
+    }
+    if !found.suspects.is_empty() {
+        text += &format!("{} results were made of corrupt objects\n", found.suspects.len());
     }
     let verdict = if found.is_sound() {
         "all sound".to_owned()

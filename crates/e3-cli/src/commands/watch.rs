@@ -56,13 +56,14 @@ pub(crate) async fn watch(
                         finished = run => finished?,
                         never = follow(&round, &built, &mut files, &cancellation) => match never {},
                     };
-                    let exit = round.finish(&pipeline, &finished).await?;
-                    if finished.interrupted.is_some() {
+                    let interrupted = finished.interrupted.is_some();
+                    let (state, operation) = (finished.report.state, finished.report.operation);
+                    let exit = round.finish(&lease, &pipeline, finished, &mut interrupts).await?;
+                    if interrupted {
                         return Ok(exit);
                     }
                     // One that made way for another pipeline has taken nothing in.
-                    let report = finished.report;
-                    done = (report.state != RunState::Cancelled).then_some((report.operation, beside));
+                    done = (state != RunState::Cancelled).then_some((operation, beside));
                     if done.is_some() {
                         context.console.note("watching for changes; Ctrl-C ends it");
                     }

@@ -147,6 +147,97 @@ fn an_input_that_a_task_alters_is_never_served_to_anybody() {
 }
 
 #[test]
+fn an_alteration_that_is_hidden_from_the_clock_or_moved_away_is_noticed() {
+    // Another size with the old time, and written to and moved away.
+    for hide in [
+        "touch -r {big} ref; chmod u+w {big}; truncate -s 5000 {big}; touch -r ref {big}; chmod 444 {big}; echo x > {output}",
+        "chmod u+w {big}; printf y | dd of={big} conv=notrunc 2>/dev/null; mv {big} away; echo x > {output}",
+        "chmod u+w {big}; echo y >> {big}; mv {big} {output}",
+    ] {
+        let project = project(
+            hide,
+            "[tasks.later]\ncommand = \"wc -c < {big} > {output}\"\ninputs = [\"wait\"]\n\
+            [tasks.wait]\ncommand = \"sleep 0.1; echo > {output}\"\n",
+        );
+        let said = project.e3(&["run", "--keep-going", "-j1"]);
+        assert!(
+            said.stderr.contains("failed bad: its staged file `inputs/big` was changed"),
+            "{hide}: {said:?}"
+        );
+        let later = project.e3(&["get", "later"]);
+        assert!(later.code != Some(0) || later.stdout.trim() == "100000", "{hide}: {later:?}");
+    }
+}
+
+#[test]
+fn a_daemon_is_found_at_the_end_of_its_own_task_whatever_ended_before() {
+    let daemon = "(setsid sh -c 'echo $$ > KEEP/pid; exec >/dev/null 2>&1; exec sleep 1000' &); \
+                  while [ ! -s KEEP/pid ]; do sleep 0.01; done; sleep 0.3; echo done > {output}";
+    let project = project(daemon, "[tasks.short]\ncommand = \"sleep 0.1; echo > {output}\"\n");
+    let said = project.done(&["run", "-j2"]);
+    assert!(said.stderr.contains("note    bad  ended what it had left running: sleep"), "{said:?}");
+    assert!(!is_alive(&project.at("keep/pid")));
+}
+
+#[test]
+fn nobody_is_ended_who_is_not_of_a_task() {
+    // A child that this process had before it became e3; somebody who works in a scratch folder, and knows its name.
+    let project =
+        project("echo $PWD > KEEP/where; while [ ! -e KEEP/go ]; do sleep 0.01; done; echo > {output}", "");
+    let run = format!("sleep 1000 & echo $! > keep/before; exec {} run", env!("CARGO_BIN_EXE_e3"));
+    let mut run = Command::new("sh")
+        .args(["-c", &run])
+        .current_dir(project.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let place = project.at("keep/where");
+    eventually("the task runs", || is_written(&place));
+    let visit = "cd \"$(cat keep/where)\" && echo ready && exec sleep 1000";
+    let mut visitor = Command::new("sh")
+        .args(["-c", visit])
+        .current_dir(project.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    visitor.stdout.take().unwrap().read_exact(&mut [0; 6]).unwrap();
+    project.write("keep/go", "");
+    assert!(run.wait().unwrap().success());
+    assert!(is_alive(&project.at("keep/before")), "it was there before");
+    assert!(visitor.try_wait().unwrap().is_none(), "it only looked on");
+    visitor.kill().unwrap();
+    visitor.wait().unwrap();
+    let before = fs::read_to_string(project.at("keep/before")).unwrap();
+    assert!(Command::new("kill").arg(before.trim()).status().unwrap().success());
+}
+
+#[test]
+fn files_that_are_open_where_e3_is_started_are_not_open_in_tasks() {
+    let project = project("if (: <&9) 2>/dev/null; then exit 1; fi; echo > {output}", "");
+    let run = format!("exec {} run 9</etc/passwd", env!("CARGO_BIN_EXE_e3"));
+    assert!(Command::new("sh").args(["-c", &run]).current_dir(project.path()).status().unwrap().success());
+}
+
+#[test]
+fn something_missing_in_an_output_is_made_again_when_it_is_to_be_put_in_place() {
+    let project = Project::new(
+        "[tasks.a]\ncommand = \"mkdir {output}; echo 1 > {output}/x\"\noutput = \"dir\"\n[outputs]\n\"out\" = \"a\"\n",
+    );
+    project.run_counts();
+    let hash = e3_types::Hash::of(b"1\n").to_string();
+    fs::remove_file(project.at(&format!(".e3/objects/{}/{}", &hash[..2], &hash[2..]))).unwrap();
+    let said = project.e3(&["get", "a", "-o", "copy"]);
+    assert_eq!(said.code, Some(9));
+    assert!(
+        said.stderr.contains("the value of `a` is not whole") && said.stderr.contains("verify --repair"),
+        "{said:?}"
+    );
+    fs::remove_dir_all(project.at("out")).unwrap();
+    assert_eq!(project.run_counts(), (1, 0));
+    assert_eq!(project.read("out/x"), "1\n");
+}
+
+#[test]
 fn an_output_that_is_lost_is_made_again_inside_the_run_that_needs_it() {
     let project = Project::new(
         "[tasks.a]\ncommand = \"mkdir {output}; echo 1 > {output}/x; head -c 9000 /dev/zero > {output}/y\"\n\
@@ -210,6 +301,9 @@ fn a_sandbox_shows_inputs_code_and_the_system_and_nothing_else() {
         "ls ..; echo > {output}".to_owned(),
         format!("echo x > {}/x; echo > {{output}}", home.path().display()),
         format!("kill -0 {}; echo > {{output}}", std::process::id()),
+        format!("chmod 700 {}; echo > {{output}}", home.path().display()),
+        format!("touch {}; echo > {{output}}", secret.path().display()),
+        format!("[ -e {} ]; echo > {{output}}", home.path().display()),
     ] {
         let said = in_sandbox(&script);
         assert_eq!(said.code, Some(1), "{script}: {said:?}");
@@ -283,10 +377,8 @@ fn a_program_that_a_sandbox_does_not_show_is_told_as_such() {
     project.write("e3.toml", &pipeline);
     let said = project.e3(&["run"]);
     assert_eq!(said.code, Some(8), "{said:?}");
-    assert!(
-        said.stderr.contains("cannot be started") && said.stderr.contains("ermission denied"),
-        "{said:?}"
-    );
+    let message = "its sandbox shows its inputs, its code and the folders of the system";
+    assert!(said.stderr.contains("cannot be started") && said.stderr.contains(message), "{said:?}");
     let shown = format!("[run]\nsandbox_readable = [\"{}\"]\n{pipeline}", project.path().display());
     project.write("e3.toml", &shown);
     assert!(project.e3(&["run"]).stderr.contains("wrote no output"), "it ran");

@@ -120,3 +120,58 @@ fn tasks_that_do_not_always_make_the_same_are_found_out() {
         assert_eq!(project.e3(&["verify", "--sample", share]).code, Some(2));
     }
 }
+
+#[test]
+fn what_was_made_of_something_corrupt_is_made_again_and_what_a_person_set_is_kept() {
+    let project = Project::new(
+        "[inputs]\nd = { kind = \"dir\" }\n[tasks.a]\ncommand = \"cat {d}/x > {output}\"\n\
+         [tasks.b]\ncommand = \"cat {a} {a} > {output}\"\n",
+    );
+    project.write("folder/x", "one");
+    project.write("folder/y", "two");
+    project.e3(&["run"]);
+    project.done(&["set", "d", "folder"]);
+    project.done(&["run"]);
+    // The output of `a` rots, and what is made of it is not to be trusted.
+    rot(&object(&project, b"one"));
+    let said = project.e3(&["verify"]);
+    assert!(said.stdout.contains("results were made of corrupt objects"), "{said:?}");
+    fs::remove_file(object(&project, b"two")).unwrap();
+    let said = project.e3(&["verify", "--repair"]);
+    assert_eq!(said.code, Some(9), "{said:?}");
+    // The folder that a person set is not whole, but what there is of it is still there.
+    project.write("two", "two");
+    assert!(said.stdout.contains("`d` in workspace `main`"), "{said:?}");
+    assert!(fs::read_dir(project.at(".e3/objects")).unwrap().count() > 0);
+    project.done(&["set", "d", "folder"]);
+    project.done(&["run"]);
+    assert_eq!(project.done(&["get", "b"]).stdout, "oneone");
+    assert!(project.done(&["verify"]).stdout.contains("all sound"));
+}
+
+#[test]
+fn a_damaged_database_is_told_as_such() {
+    let project = project();
+    let database = project.at(".e3/db.sqlite");
+    let mut bytes = fs::read(&database).unwrap();
+    bytes[0..16].fill(b'x');
+    fs::write(&database, bytes).unwrap();
+    for command in ["verify", "status", "run"] {
+        let said = project.e3(&[command]);
+        assert_eq!(said.code, Some(9), "{command}: {said:?}");
+    }
+}
+
+#[test]
+fn work_in_a_sandbox_is_executed_again_in_one() {
+    let outside = tempfile::tempdir().unwrap();
+    let project = Project::new("");
+    let pipeline = format!(
+        "[package]\nname = \"test\"\n[tasks.a]\ncommand = \"echo x > {}/there || true; echo same > {{output}}\"\nsandbox = \"strict\"\n",
+        outside.path().display()
+    );
+    project.write("e3.toml", &pipeline);
+    project.done(&["run"]);
+    project.done(&["verify", "--sample", "100%"]);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}

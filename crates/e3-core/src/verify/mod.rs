@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 
 pub use self::sample::{Replay, ReplayVerdict, SampleOptions, sample};
 use crate::{
-    ObjectError, ObjectStore, PackageError, RefError, StorageBackend, StorageError, TreeEntry,
+    ExecutionKey, ObjectError, ObjectStore, PackageError, RefError, StorageBackend, StorageError, TreeEntry,
     WorkspaceError, datasets, executions, packages, read_tree, runs, workspaces,
 };
 
@@ -27,8 +27,10 @@ pub struct Verification {
     pub corrupt: Vec<Hash>,
     /// What refers to something that is not there, or cannot be read.
     pub problems: Vec<Problem>,
-    /// The folders, at the top of a value, in which something is missing.
+    /// The folders, made by tasks, in which something is missing.
     pub incomplete: Vec<Hash>,
+    /// The results that were made of something that is corrupt now, and may have been then.
+    pub suspects: Vec<ExecutionKey>,
 }
 
 /// A reference to something that is not there, or a record that cannot be read.
@@ -117,7 +119,8 @@ impl Verifier<'_> {
             for (path, value) in datasets::read_all(self.storage.refs(), &workspace).await? {
                 self.found.records += 1;
                 let Some(slot) = package.datasets.get(&path) else { continue };
-                self.value(&format!("`{path}` in {place}"), slot.kind, value.object).await?;
+                self.value(&format!("`{path}` in {place}"), slot.kind, value.object, value.made.is_some())
+                    .await?;
             }
             let mut before = None;
             loop {
@@ -138,7 +141,7 @@ impl Verifier<'_> {
             let Some(package) = self.package(&place, object).await? else { continue };
             for (path, slot) in &package.datasets {
                 if let Some(object) = slot.default {
-                    self.value(&format!("`{path}` in {place}"), slot.kind, object).await?;
+                    self.value(&format!("`{path}` in {place}"), slot.kind, object, false).await?;
                 }
             }
         }
@@ -203,6 +206,12 @@ impl Verifier<'_> {
             let Some(last) = page.last() else { break };
             before = Some(last.execution);
             self.found.records += page.len() as u64;
+            let is_corrupt = |hash: &Hash| {
+                self.corrupt.contains(hash)
+                    || matches!(self.whole.get(hash), Some(Some(missing)) if self.corrupt.contains(missing))
+            };
+            let suspect = page.iter().filter(|record| record.inputs.iter().any(is_corrupt));
+            self.found.suspects.extend(suspect.map(|record| ExecutionKey::new(record.task, &record.inputs)));
         }
         let mut after = None;
         loop {
@@ -218,14 +227,20 @@ impl Verifier<'_> {
     }
 
     /// A value: the object, and all that is in it if it is a folder.
-    async fn value(&mut self, place: &str, kind: Kind, object: ObjectRef) -> Result<(), StorageError> {
+    async fn value(
+        &mut self,
+        place: &str,
+        kind: Kind,
+        object: ObjectRef,
+        made: bool,
+    ) -> Result<(), StorageError> {
         let missing = match self.whole.get(&object.hash) {
             Some(known) => *known,
             None => self.first_missing(kind, object).await?,
         };
         self.whole.insert(object.hash, missing);
         if let Some(missing) = missing {
-            if kind == Kind::Dir {
+            if kind == Kind::Dir && made {
                 self.found.incomplete.push(object.hash);
             }
             let what = if self.corrupt.contains(&missing) { "is corrupt" } else { "is not in the store" };
@@ -235,28 +250,45 @@ impl Verifier<'_> {
     }
 
     async fn first_missing(&self, kind: Kind, object: ObjectRef) -> Result<Option<Hash>, StorageError> {
-        let objects = self.storage.objects();
-        let mut needed = vec![object];
-        if kind == Kind::Dir && !self.corrupt.contains(&object.hash) {
-            match read_tree(objects, &object).await {
-                Ok(entries) => needed.extend(entries.into_iter().filter_map(|(_, entry)| match entry {
-                    TreeEntry::File(file) => Some(file.object),
-                    TreeEntry::Dir | TreeEntry::Symlink(_) => None,
-                })),
-                Err(ObjectError::NotFound(hash) | ObjectError::Corrupt { hash, .. }) => {
-                    return Ok(Some(hash));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let hashes: Vec<Hash> = needed.iter().map(|object| object.hash).collect();
-        let sizes = objects.stat_many(&hashes).await?;
-        Ok(needed
-            .into_iter()
-            .zip(sizes)
-            .find(|(object, size)| *size != Some(object.size) || self.corrupt.contains(&object.hash))
-            .map(|(object, _)| object.hash))
+        first_missing(self.storage.objects(), kind, object, &self.corrupt).await
     }
+}
+
+/// The first object that is missing of a value, if one is.
+pub async fn missing_in(
+    storage: &dyn StorageBackend,
+    kind: Kind,
+    object: ObjectRef,
+) -> Result<Option<Hash>, StorageError> {
+    first_missing(storage.objects(), kind, object, &HashSet::new()).await
+}
+
+async fn first_missing(
+    objects: &dyn ObjectStore,
+    kind: Kind,
+    object: ObjectRef,
+    corrupt: &HashSet<Hash>,
+) -> Result<Option<Hash>, StorageError> {
+    let mut needed = vec![object];
+    if kind == Kind::Dir && !corrupt.contains(&object.hash) {
+        match read_tree(objects, &object).await {
+            Ok(entries) => needed.extend(entries.into_iter().filter_map(|(_, entry)| match entry {
+                TreeEntry::File(file) => Some(file.object),
+                TreeEntry::Dir | TreeEntry::Symlink(_) => None,
+            })),
+            Err(ObjectError::NotFound(hash) | ObjectError::Corrupt { hash, .. }) => {
+                return Ok(Some(hash));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let hashes: Vec<Hash> = needed.iter().map(|object| object.hash).collect();
+    let sizes = objects.stat_many(&hashes).await?;
+    Ok(needed
+        .into_iter()
+        .zip(sizes)
+        .find(|(object, size)| *size != Some(object.size) || corrupt.contains(&object.hash))
+        .map(|(object, _)| object.hash))
 }
 
 /// What the bytes of an object are; none if it has gone meanwhile.

@@ -1,13 +1,15 @@
 //! Executing cached work again, to find out whether it comes to the same. Nothing that is found changes what is cached.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use e3_types::{ExecutionId, ExecutionState, Failure, Hash, Kind, ObjectRef};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    LeaseStore, LogStore, MemoryStorage, ObjectError, ObjectStore, RefStore, StorageBackend, StorageError,
-    TaskExecuteOptions, TaskRunner,
+    Cancellation, LeaseStore, LogStore, MemoryStorage, ObjectError, ObjectStore, RefStore, StorageBackend,
+    StorageError, TaskExecuteOptions, TaskRunner,
     executions::{self, ExecutionRecord},
     explain::{DetailChange, folder_details},
     packages,
@@ -22,6 +24,8 @@ pub struct SampleOptions {
     pub salt: String,
     /// How many at once.
     pub jobs: usize,
+    /// How to stop it.
+    pub cancellation: Cancellation,
 }
 
 /// A result that was executed again.
@@ -82,7 +86,7 @@ pub async fn sample(
     let count = (all.len() as f64 * options.share.clamp(0.0, 1.0)).ceil() as usize;
     all.truncate(count);
     let replays = stream::iter(all)
-        .map(|execution| replay(storage, runner, execution))
+        .map(|execution| replay(storage, runner, execution, options))
         .buffer_unordered(options.jobs.max(1))
         .try_filter_map(async |replay| Ok(replay))
         .try_collect::<Vec<_>>();
@@ -96,7 +100,11 @@ async fn replay(
     storage: &dyn StorageBackend,
     runner: &dyn TaskRunner,
     execution: ExecutionId,
+    options: &SampleOptions,
 ) -> Result<Option<Replay>, StorageError> {
+    if options.cancellation.is_requested() {
+        return Ok(None);
+    }
     let Some(record) = executions::find(storage, execution).await? else { return Ok(None) };
     let ExecutionRecord { state: ExecutionState::Success, outcome: Some(Ok(cached)), .. } = record else {
         return Ok(None);
@@ -109,7 +117,14 @@ async fn replay(
         return Ok(None);
     }
     let aside = Aside { storage, memory: MemoryStorage::default() };
-    let options = TaskExecuteOptions { label: record.label.clone(), ..TaskExecuteOptions::default() };
+    let options = TaskExecuteOptions {
+        label: record.label.clone(),
+        limits: record.limits,
+        sandbox: record.sandbox,
+        timeout: record.timeout_ms.map(Duration::from_millis),
+        cancellation: options.cancellation.clone(),
+        ..TaskExecuteOptions::default()
+    };
     let result = runner.execute(&aside, record.task, &record.inputs, options).await;
     let verdict = match result.outcome {
         Ok(now) if now == cached => ReplayVerdict::Same,
@@ -117,7 +132,7 @@ async fn replay(
             let first = first_difference(storage.objects(), task.output, cached, now).await?;
             ReplayVerdict::Differs { cached, now, first }
         }
-        Err(Failure::InputMissing { .. }) => return Ok(None),
+        Err(Failure::InputMissing { .. } | Failure::Cancelled) => return Ok(None),
         Err(failure) => ReplayVerdict::Failed(failure),
     };
     Ok(Some(Replay { execution, label: record.label, verdict }))

@@ -1,7 +1,7 @@
 //! Executions: `executions/ID` is the history of one, `results/TASK/INPUTS` the newest finished one of a key,
 //! `latest/TASK/INPUTS` the id of the newest one of a key, finished or not.
 
-use e3_types::{ExecutionId, ExecutionState, Failure, Hash, ObjectRef, Timestamp};
+use e3_types::{ExecutionId, ExecutionState, Failure, Hash, ObjectRef, Sandbox, TaskLimits, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{decode, encode, read};
@@ -33,6 +33,15 @@ pub struct ExecutionRecord {
     /// What its user should know beside that: see `TaskResult`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What it could use at most.
+    #[serde(default, skip_serializing_if = "TaskLimits::is_none")]
+    pub limits: TaskLimits,
+    /// What it could see.
+    #[serde(default, skip_serializing_if = "Sandbox::is_off")]
+    pub sandbox: Sandbox,
+    /// How long it might take, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
     /// Which runner executed it.
     pub runner: String,
     /// On whose behalf.
@@ -88,6 +97,11 @@ pub(crate) async fn all_results(
     let last = found.last().filter(|_| found.len() == limit).map(|(name, _)| name.clone());
     let results = found.into_iter().map(|(name, value)| decode(&name, &value)).collect::<Result<_, _>>()?;
     Ok((results, last))
+}
+
+/// Forgets the results of these keys, so that they are not taken for known any more. What was executed stays in the history.
+pub async fn forget(storage: &dyn StorageBackend, keys: &[ExecutionKey]) -> Result<(), RefError> {
+    storage.refs().write(keys.iter().map(|key| RefChange::remove(result_name(key))).collect()).await
 }
 
 /// The newest execution of a key, finished or not.

@@ -1,0 +1,55 @@
+//! Looking after a task: whether what it read is still what it was.
+
+use std::io;
+
+use e3_core::{ObjectError, ObjectStore, StorageBackend};
+use e3_types::{Hash, Hasher, ObjectRef, Timestamp};
+use futures::TryStreamExt;
+
+use crate::stage::StagedFile;
+
+/// The staged files that were changed, and those that are no longer there under their name.
+pub(crate) fn look(staged: Vec<StagedFile>) -> io::Result<(Vec<StagedFile>, Vec<StagedFile>)> {
+    let (mut changed, mut gone) = (Vec::new(), Vec::new());
+    for file in staged {
+        match file.was_changed()? {
+            Some(true) => changed.push(file),
+            Some(false) => {}
+            None => gone.push(file),
+        }
+    }
+    Ok((changed, gone))
+}
+
+/// The staged files that are not what they were. The store looks at what it has of them, and whatever is altered is nobody's
+/// object any more. A file that is gone may have been altered before, and be there under another name.
+pub(crate) async fn altered(
+    storage: &dyn StorageBackend,
+    mut changed: Vec<StagedFile>,
+    gone: Vec<StagedFile>,
+) -> Result<Vec<StagedFile>, ObjectError> {
+    let objects = storage.objects();
+    for file in &changed {
+        // Whoever has changed a file may have hidden that from everybody who does not read it.
+        if !is_whole(objects, &file.object).await? {
+            objects.delete_many(&[file.object.hash], Timestamp::from_unix_ms(u64::MAX)).await?;
+        }
+    }
+    let hashes: Vec<Hash> = gone.iter().map(|file| file.object.hash).collect();
+    let sizes = objects.stat_many(&hashes).await?;
+    changed.extend(gone.into_iter().zip(sizes).filter(|(_, size)| size.is_none()).map(|(file, _)| file));
+    Ok(changed)
+}
+
+/// Whether the bytes of an object are its own, or nobody has it.
+async fn is_whole(objects: &dyn ObjectStore, object: &ObjectRef) -> Result<bool, ObjectError> {
+    let mut pieces = match objects.get(&object.hash, 0..u64::MAX).await {
+        Err(ObjectError::NotFound(_)) => return Ok(true),
+        other => other?,
+    };
+    let mut hasher = Hasher::new();
+    while let Some(piece) = pieces.try_next().await? {
+        hasher.update(&piece);
+    }
+    Ok(hasher.finish() == object.hash)
+}
