@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use e3_core::{
     Action, Clock, Dataflow, DataflowOptions, DataflowPolicy, Deployment, Graph, Holder, MemoryStorage,
     MockResponse, MockTaskRunner, ObjectStoreExt, OnFailure, StorageBackend, SystemClock, TaskExecuteOptions,
-    TaskResult, TaskRunner, WorkspaceLease, dataflow_execute, packages, workspaces,
+    TaskResult, TaskRunner, Uncommitted, WorkspaceLease, dataflow_execute, packages, workspaces,
 };
 use e3_store::LocalStorage;
 use e3_types::{
@@ -222,6 +222,7 @@ impl TaskRunner for Bare {
             execution: Some(execution),
             took_ms: 1,
             notes: Vec::new(),
+            uncommitted: Uncommitted::default(),
         }
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! Written once, so that a result found by one runner is a result for all of them.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use e3_types::{ExecutionId, ExecutionState, Failure, Hash, Hasher, ObjectRef, RunReason};
 
 use crate::{
-    Clock, ExecutionRecord, Holder, ResultRecord, StorageBackend, StorageError, TaskExecuteOptions,
-    TaskResult, executions,
+    Clock, ExecutionRecord, Holder, Lease, ResultRecord, StorageBackend, StorageError, TaskExecuteOptions,
+    TaskResult, Uncommitted, executions,
 };
 
 /// What an execution is an execution of. Two executions with one key are expected to make the same output.
@@ -73,6 +73,7 @@ pub async fn lookup_many(
                         execution: Some(execution),
                         took_ms,
                         notes: Vec::new(),
+                        uncommitted: Uncommitted::default(),
                     })
                 } else {
                     Lookup::Miss(RunReason::OutputMissing)
@@ -149,20 +150,22 @@ where
         {
             return Ok(hit);
         }
-        let result = execute_and_record(&context, key, inputs, options, body).await;
-        drop(lease);
-        result
+        execute_and_record(&context, key, inputs, options, lease, body).await
     };
     attempt.await.unwrap_or_else(|error: StorageError| {
         without_execution(Failure::Error { class: error.class(), message: error.to_string() })
     })
 }
 
+/// An execution that is over sooner was never seen running.
+const NO_TIME: Duration = Duration::from_millis(20);
+
 async fn execute_and_record<Body, Work>(
     context: &ExecutionContext<'_>,
     key: ExecutionKey,
     inputs: &[Hash],
     options: &TaskExecuteOptions,
+    lease: Lease,
     body: Body,
 ) -> Result<TaskResult, StorageError>
 where
@@ -188,10 +191,23 @@ where
         runner: context.runner.to_owned(),
         owner: context.holder.clone(),
     };
-    // The work begins while the record is on its way: nothing waits for a commit but what is reported.
+    // What takes no time is only recorded when it is over; and nothing waits for a commit but what is reported.
     let begin = tokio::time::Instant::now();
-    let (recorded, outcome) =
-        futures::join!(executions::record_start(context.storage, &record), async { body(execution).await });
+    let mut recorded = Ok(());
+    let outcome = {
+        let mut work = std::pin::pin!(body(execution));
+        tokio::select! {
+            biased;
+            outcome = &mut work => outcome,
+            started = async {
+                tokio::time::sleep(NO_TIME).await;
+                executions::record_start(context.storage, &record).await
+            } => {
+                recorded = started;
+                work.await
+            }
+        }
+    };
     recorded?;
     let took_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
     record.ended = Some(context.clock.now());
@@ -199,9 +215,14 @@ where
     record.outcome = Some(outcome.verdict.clone());
     record.usage = outcome.usage;
     record.notes.clone_from(&outcome.notes);
-    executions::record_end(context.storage, &record, key, took_ms).await?;
+    let changes = executions::record_end(&record, key, took_ms);
+    let mut uncommitted = Uncommitted { changes, lease: Some(Arc::new(lease)) };
+    if !options.defer_records {
+        context.storage.refs().write(std::mem::take(&mut uncommitted).changes).await?;
+    }
     let notes = outcome.notes;
-    Ok(TaskResult { outcome: outcome.verdict, cached: false, execution: Some(execution), took_ms, notes })
+    let outcome = outcome.verdict;
+    Ok(TaskResult { outcome, cached: false, execution: Some(execution), took_ms, notes, uncommitted })
 }
 
 async fn hit(storage: &dyn StorageBackend, key: ExecutionKey) -> Result<Option<TaskResult>, StorageError> {
@@ -212,7 +233,14 @@ async fn hit(storage: &dyn StorageBackend, key: ExecutionKey) -> Result<Option<T
 }
 
 fn without_execution(failure: Failure) -> TaskResult {
-    TaskResult { outcome: Err(failure), cached: false, execution: None, took_ms: 0, notes: Vec::new() }
+    TaskResult {
+        outcome: Err(failure),
+        cached: false,
+        execution: None,
+        took_ms: 0,
+        notes: Vec::new(),
+        uncommitted: Uncommitted::default(),
+    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,10 @@ pub struct Workshop {
     pub runner: String,
 }
 
+/// So many files are looked at without going to a thread that may block: that costs more.
+const FEW: usize = 64;
+const LOOKING: &str = "looking at the staged files";
+
 /// With fewer bytes than this a disk counts as full: some file systems keep a little that nobody can use.
 const FULL: u64 = 16 << 10;
 
@@ -164,7 +168,8 @@ impl Execution<'_> {
         let work = scratch.join("work");
         let temporary = scratch.join("tmp");
         let folders = [work.join("inputs"), temporary.clone()];
-        blocking("making a scratch folder", move || folders.iter().try_for_each(fs::create_dir_all)).await?;
+        let made = folders.iter().try_for_each(fs::create_dir_all);
+        made.map_err(|error| Unavailable::new("making a scratch folder", error))?;
         let staged = stage_inputs(self.storage, &task, inputs, &work).await.map_err(Stopped::staging)?;
 
         let environment = environment::of_task(&task, &self.workshop.environment, &temporary);
@@ -181,7 +186,11 @@ impl Execution<'_> {
         };
         let ended = self.spawn(&command, &mut outcome.notes).await;
         // Looked at in any case: an altered file must be known, however the task ended.
-        let (changed, gone) = blocking("looking at the staged files", move || guard::look(staged)).await?;
+        let (changed, gone) = if staged.len() <= FEW {
+            guard::look(staged).map_err(|error| Unavailable::new(LOOKING, error))?
+        } else {
+            blocking(LOOKING, move || guard::look(staged)).await?
+        };
         let changed = guard::altered(self.storage, changed, gone).await.map_err(|error| {
             Stopped::error(error.class(), format!("looking at objects that a task may have changed: {error}"))
         })?;

@@ -11,6 +11,10 @@ use crate::{
     wait::{Usage, take_status, until_ended},
 };
 
+/// How often a process is looked at that may have stopped.
+#[cfg(target_os = "linux")]
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// A process in a group of its own. Dropping it kills the group and waits for the process.
 pub(crate) struct Child {
     group: Pid,
@@ -49,9 +53,7 @@ impl Child {
     /// Returns when the process itself has ended, and whether it had to be killed because it wanted the terminal; the rest of
     /// its group may still be there.
     pub(crate) fn ended(&self) -> impl Future<Output = io::Result<bool>> + use<> {
-        let pid = self.group;
-        let waiting = tokio::task::spawn_blocking(move || until_ended(pid));
-        async { waiting.await? }
+        until_ended_async(self.group)
     }
 
     /// Sends a signal to the group. That nobody is left to receive it is fine.
@@ -75,6 +77,34 @@ impl Child {
             None => take_status(self.group),
         }
     }
+}
+
+/// Waits without a thread, where the system has handles for processes that can be waited for like files: `pidfd_open(2)`.
+#[cfg_attr(
+    target_os = "linux",
+    expect(unsafe_code, reason = "tokio asks for a promise about what is waited for")
+)]
+async fn until_ended_async(pid: Pid) -> io::Result<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{PidfdFlags, pidfd_open};
+        use tokio::io::{Interest, unix::AsyncFd};
+        let handle = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        // SAFETY: an `OwnedFd` names one file for as long as it lives, and it is never taken out of here.
+        let handle = unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }?;
+        loop {
+            // A process that stops makes no handle readable.
+            match tokio::time::timeout(LOOK_EVERY, handle.readable()).await {
+                Ok(ended) => return ended.map(|_| false),
+                Err(_) if crate::wait::has_stopped_for_terminal(pid)? => {
+                    return until_ended(pid).map(|_| true);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    tokio::task::spawn_blocking(move || until_ended(pid)).await?
 }
 
 impl Drop for Child {

@@ -5,7 +5,7 @@
 
 use std::{io, os::unix::process::ExitStatusExt, process::ExitStatus, time::Duration};
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 /// What a process used, its children that it waited for included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,19 +25,24 @@ pub(crate) fn until_ended(pid: Pid) -> io::Result<bool> {
     loop {
         let wanted = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
         match waitid(WaitId::Pid(pid), wanted) {
-            Ok(Some(status)) if status.stopped() => {
-                let signal = status.stopping_signal();
-                if [libc::SIGTTIN, libc::SIGTTOU].map(Some).contains(&signal) {
-                    wants_terminal = true;
-                    rustix::process::kill_process_group(pid, rustix::process::Signal::KILL)?;
-                }
-                // Told once; somebody may let it go on.
-                waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?;
-            }
+            Ok(Some(status)) if status.stopped() => wants_terminal |= has_stopped_for_terminal(pid)?,
             Ok(_) => return Ok(wants_terminal),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Whether a process has stopped because it wants to use the terminal; then it is killed. That it has stopped is told once:
+/// who stopped for another reason may be let go on.
+pub(crate) fn has_stopped_for_terminal(pid: Pid) -> io::Result<bool> {
+    match waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG) {
+        Ok(Some(status)) if [libc::SIGTTIN, libc::SIGTTOU].map(Some).contains(&status.stopping_signal()) => {
+            kill_process_group(pid, Signal::KILL)?;
+            Ok(true)
+        }
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -125,11 +125,16 @@ pub(crate) fn is_corrupt(error: &rusqlite::Error) -> bool {
     matches!(code, Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
 }
 
-/// An error of `SQLite` as one of the seam. Another process that holds the database for very long may let go of it.
+/// An error of `SQLite` as one of the seam. Another process that holds the database for very long may let go of it, and who
+/// has filled the disk may end.
 pub(crate) fn unavailable(doing: &str, path: &Path, error: rusqlite::Error) -> Unavailable {
     let busy = matches!(
         error.sqlite_error_code(),
-        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+        Some(
+            rusqlite::ErrorCode::DatabaseBusy
+                | rusqlite::ErrorCode::DatabaseLocked
+                | rusqlite::ErrorCode::DiskFull
+        )
     );
     Unavailable { retryable: busy, ..Unavailable::new(format!("{doing} in `{}`", path.display()), error) }
 }

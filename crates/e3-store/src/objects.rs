@@ -29,6 +29,9 @@ use crate::{
 const COPY_UP_TO: u64 = 4096;
 /// How much is read or hashed at once, in bytes.
 const CHUNK: usize = 256 << 10;
+/// So many objects, and so many bytes, are no reason to go to a thread that may block: that costs more than the work.
+const FEW: usize = 32;
+const LITTLE: u64 = 64 << 10;
 
 /// Objects as files under one folder.
 #[derive(Debug)]
@@ -54,6 +57,15 @@ impl LocalObjects {
             drawn: AtomicU64::new(0),
             no_reflinks: AtomicBool::new(false),
         }))
+    }
+
+    /// Does what is known to take some microseconds here, and everything else where it may block.
+    async fn work<T: Send + 'static>(
+        &self,
+        is_quick: bool,
+        work: impl FnOnce(&Inner) -> Result<T, ObjectError> + Send + 'static,
+    ) -> Result<T, ObjectError> {
+        if is_quick { work(&self.0) } else { self.blocking(work).await }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -107,19 +119,26 @@ impl ObjectStore for LocalObjects {
                 other => other,
             });
         }
-        self.blocking(move |inner| ready.into_iter().map(|source| inner.put(source)).collect()).await
+        let is_quick = is_quick(&ready);
+        self.work(is_quick, move |inner| ready.into_iter().map(|source| inner.put(source)).collect()).await
     }
 
     async fn get(&self, hash: &Hash, range: Range<u64>) -> Result<ByteStream, ObjectError> {
         let hash = *hash;
-        let opened = self.blocking(move |inner| {
+        let opened = self.work(true, move |inner| {
             let path = inner.path(&hash);
-            inner.size(&hash)?.ok_or(ObjectError::NotFound(hash))?;
+            let size = inner.size(&hash)?.ok_or(ObjectError::NotFound(hash))?;
             let mut file = File::open(&path).map_err(|error| inner.missing_or(hash, "opening", error))?;
             file.seek(SeekFrom::Start(range.start)).map_err(|error| failed("reading", &path, error))?;
-            Ok((file.take(range.end.saturating_sub(range.start)), path))
+            let left = size.min(range.end).saturating_sub(range.start);
+            Ok((file.take(range.end.saturating_sub(range.start)), path, left))
         });
-        let (file, path) = opened.await?;
+        let (mut file, path, left) = opened.await?;
+        if left <= LITTLE {
+            let mut whole = Vec::new();
+            file.read_to_end(&mut whole).map_err(|error| failed("reading", &path, error))?;
+            return Ok(stream::iter([Ok(Bytes::from(whole))]).boxed());
+        }
         let pieces = stream::try_unfold((file, path), |(mut file, path)| async {
             let read = tokio::task::spawn_blocking(move || {
                 let mut piece = Vec::new();
@@ -139,12 +158,15 @@ impl ObjectStore for LocalObjects {
 
     async fn stage_many(&self, items: &[StageItem]) -> Result<(), ObjectError> {
         let items = items.to_vec();
-        self.blocking(move |inner| items.iter().try_for_each(|item| inner.stage(item))).await
+        let size: u64 = items.iter().map(|item| item.object.size).sum();
+        let is_quick = items.len() <= FEW && size <= LITTLE;
+        self.work(is_quick, move |inner| items.iter().try_for_each(|item| inner.stage(item))).await
     }
 
     async fn stat_many(&self, hashes: &[Hash]) -> Result<Vec<Option<u64>>, ObjectError> {
         let hashes = hashes.to_vec();
-        self.blocking(move |inner| hashes.iter().map(|hash| inner.size(hash)).collect()).await
+        self.work(hashes.len() <= FEW, move |inner| hashes.iter().map(|hash| inner.size(hash)).collect())
+            .await
     }
 
     async fn list(&self) -> Result<BoxStream<'static, Result<ObjectRef, ObjectError>>, ObjectError> {
@@ -163,6 +185,16 @@ impl ObjectStore for LocalObjects {
         })
         .await
     }
+}
+
+/// Whether putting these takes some microseconds.
+fn is_quick(sources: &[Source]) -> bool {
+    let size = |source: &Source| match source {
+        Source::Bytes(bytes) => Some(bytes.len() as u64),
+        Source::Adopt(path) | Source::Copy(path) => fs::symlink_metadata(path).ok().map(|found| found.len()),
+        Source::Stream(_) => None,
+    };
+    sources.len() <= FEW && sources.iter().map(size).sum::<Option<u64>>().is_some_and(|size| size <= LITTLE)
 }
 
 impl Inner {

@@ -10,6 +10,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::{database::Readers, writer::Writer};
 
+/// So few names are read without going to a thread that may block: no writer ever makes a reader wait.
+const FEW: usize = 32;
 /// How often somebody who waits for a change looks.
 const LOOK_EVERY: Duration = Duration::from_millis(80);
 
@@ -24,7 +26,8 @@ pub(crate) struct LocalRefs {
 impl RefStore for LocalRefs {
     async fn read(&self, names: &[RefName]) -> Result<Vec<Option<Bytes>>, RefError> {
         let names = names.to_vec();
-        self.reading("reading refs", move |connection| {
+        let is_quick = names.len() <= FEW;
+        self.reading(is_quick, "reading refs", move |connection| {
             let transaction = connection.transaction()?;
             let mut select = transaction.prepare_cached("SELECT value FROM refs WHERE name = ?1")?;
             let value = |name: &RefName| {
@@ -42,12 +45,12 @@ impl RefStore for LocalRefs {
     }
 
     async fn scan(&self, scan: Scan) -> Result<Vec<(RefName, Bytes)>, RefError> {
-        self.reading("listing refs", move |connection| list(connection, &scan)).await
+        self.reading(false, "listing refs", move |connection| list(connection, &scan)).await
     }
 
     async fn change_counter(&self, workspace: &WorkspaceName) -> Result<u64, RefError> {
         let workspace = workspace.clone();
-        let changes = self.reading("reading the change counter", move |connection| {
+        let changes = self.reading(true, "reading the change counter", move |connection| {
             let mut select =
                 connection.prepare_cached("SELECT changes FROM counters WHERE workspace = ?1")?;
             select.query_row([workspace.as_str()], |row| row.get::<_, i64>(0)).optional()
@@ -78,9 +81,13 @@ impl LocalRefs {
 
     async fn reading<T: Send + 'static>(
         &self,
+        is_quick: bool,
         doing: &'static str,
         read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, RefError> {
+        if is_quick {
+            return Ok(self.readers.with(doing, read)?);
+        }
         let readers = Arc::clone(&self.readers);
         let done = tokio::task::spawn_blocking(move || readers.with(doing, read)).await;
         Ok(done.map_err(|error| Unavailable::new(doing, error))??)

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use crate::project::{Project, Said};
+use crate::project::{Project, Said, eventually};
 
 /// A task that says that it runs, then waits for somebody to write a line to the fifo.
 fn waiting(extra: &str) -> (Project, std::path::PathBuf) {
@@ -33,6 +33,14 @@ fn end(child: Child) -> Said {
 /// Returns when the task is at the gate.
 fn open_gate(fifo: &std::path::Path) -> File {
     fs::OpenOptions::new().write(true).open(fifo).unwrap()
+}
+
+/// Returns when the history says that something runs: it is not told of what takes no time.
+fn until_running(project: &Project) {
+    eventually("an execution is recorded as running", || {
+        let executions = project.done(&["executions", "--json"]).json();
+        executions["executions"][0]["state"] == "running"
+    });
 }
 
 #[test]
@@ -99,6 +107,7 @@ fn a_killed_run_is_recorded_as_lost_and_its_finished_work_is_used() {
     let (project, fifo) = waiting("[tasks.a_first]\ncommand = \"echo 1 > {output}\"\n");
     let mut run = start(&project, &["run", "-j1"]);
     let gate = open_gate(&fifo);
+    until_running(&project);
     run.kill().unwrap();
     run.wait().unwrap();
     drop(gate);
@@ -131,6 +140,7 @@ fn logs_can_be_followed_while_a_task_runs() {
     project.write("e3.toml", &pipeline);
     let run = start(&project, &["run"]);
     let mut gate = open_gate(&fifo);
+    until_running(&project);
     let follow = start(&project, &["logs", "-f", "waits"]);
     assert_eq!(project.done(&["logs", "waits"]).stdout, "before\n");
     gate.write_all(b"go\n").unwrap();

@@ -1,44 +1,99 @@
 //! The journal of a run: events become durable in groups, then they are shown. The loop never waits for it.
 
-use e3_types::{Event, EventKind, RunId};
-use tokio::sync::mpsc;
+use std::{sync::Arc, time::Duration};
 
-use crate::{EventSink, RefChange, StorageBackend, StorageError, runs};
+use e3_types::{Event, EventKind, RunId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{EventSink, Lease, RefChange, RefError, StorageBackend, StorageError, runs};
 
 /// How many events may be on their way before the loop has to wait for the storage.
 pub(super) const CAPACITY: usize = 4096;
 /// How many events are made durable together.
 const GROUP: usize = 512;
+/// How long more of them are waited for.
+const LINGER: Duration = Duration::from_millis(3);
+/// How often, and how long apart, it is tried again to write.
+const PATIENCE: usize = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// An event with the changes of records that belong to it: they happen together.
 pub(super) struct Entry {
     pub(super) event: Event,
     pub(super) changes: Vec<RefChange>,
+    /// What nobody else may execute until they are written.
+    pub(super) lease: Option<Arc<Lease>>,
+}
+
+/// What the journal is sent.
+pub(super) enum Message {
+    Entry(Entry),
+    /// Asks to be told when everything before it is durable.
+    Flush(oneshot::Sender<()>),
 }
 
 /// Writes entries until the last sender is gone. The end of a run is shown only when everything is on disk.
 pub(super) async fn keep(
     storage: &dyn StorageBackend,
     run: RunId,
-    mut entries: mpsc::Receiver<Entry>,
+    mut messages: mpsc::Receiver<Message>,
     sink: &dyn EventSink,
 ) -> Result<(), StorageError> {
     let mut group = Vec::with_capacity(GROUP);
-    let mut events = Vec::with_capacity(GROUP);
-    while entries.recv_many(&mut group, GROUP).await > 0 {
-        let mut changes = Vec::with_capacity(group.len() + 1);
-        for Entry { event, changes: belonging } in group.drain(..) {
-            events.push(event);
-            changes.extend(belonging);
+    while messages.recv_many(&mut group, GROUP).await > 0 {
+        if group.len() < GROUP && !group.iter().any(is_waited_for) {
+            // A transaction costs about the same whatever is in it, and nobody waits but who looks on.
+            tokio::time::sleep(LINGER).await;
+            while group.len() < GROUP
+                && let Ok(more) = messages.try_recv()
+            {
+                group.push(more);
+            }
+        }
+        let (mut changes, mut events) =
+            (Vec::with_capacity(group.len() + 1), Vec::with_capacity(group.len()));
+        let (mut leases, mut waiting) = (Vec::new(), Vec::new());
+        for message in group.drain(..) {
+            match message {
+                Message::Entry(Entry { event, changes: belonging, lease }) => {
+                    events.push(event);
+                    changes.extend(belonging);
+                    leases.extend(lease);
+                }
+                Message::Flush(told) => waiting.push(told),
+            }
         }
         changes.extend(runs::record_events(run, &events));
-        storage.refs().write(changes).await?;
+        write(storage, changes).await?;
+        drop(leases);
         if events.iter().any(|event| matches!(event.kind, EventKind::RunEnded { .. })) {
             storage.sync().await?;
         }
-        for event in events.drain(..) {
+        for event in events {
             sink.emit(&event);
+        }
+        for told in waiting {
+            // Who does not wait any more does not want to know.
+            let _gone = told.send(());
         }
     }
     Ok(())
+}
+
+fn is_waited_for(message: &Message) -> bool {
+    match message {
+        Message::Entry(entry) => matches!(entry.event.kind, EventKind::RunEnded { .. }),
+        Message::Flush(_) => true,
+    }
+}
+
+/// Writes, and tries again for a while where that may help: a task that fills the disk ends, and then there is room.
+async fn write(storage: &dyn StorageBackend, changes: Vec<RefChange>) -> Result<(), StorageError> {
+    for _ in 0..PATIENCE {
+        match storage.refs().write(changes.clone()).await {
+            Err(RefError::Unavailable(error)) if error.retryable => tokio::time::sleep(PAUSE).await,
+            other => return Ok(other?),
+        }
+    }
+    Ok(storage.refs().write(changes).await?)
 }

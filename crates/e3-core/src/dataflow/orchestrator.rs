@@ -14,7 +14,10 @@ use e3_types::{
     RunState, SkipReason,
 };
 use futures::FutureExt;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 
 use repair::Repairs;
 
@@ -23,14 +26,15 @@ use super::{
     changes::Changes,
     entries::{self, Entries},
     graph::{Graph, TaskIndex},
-    journal::Entry,
+    journal::{Entry, Message},
     options::{DataflowError, DataflowOptions, RunReport, TaskFailure},
     publish::Publisher,
     state::Dataflow,
 };
 use crate::{
-    Cancellation, ExecutionKey, HistoryRecord, Lookup, RefChange, RefError, RunRecord, Source,
-    StorageBackend, StorageError, TaskExecuteOptions, TaskResult, Unavailable, history, lookup_many, runs,
+    Cancellation, ExecutionKey, HistoryRecord, Lease, Lookup, RefChange, RefError, RunRecord, Source,
+    StorageBackend, StorageError, TaskExecuteOptions, TaskResult, Unavailable, Uncommitted, history,
+    lookup_many, runs,
 };
 
 pub(super) struct Orchestrator<'a> {
@@ -42,7 +46,7 @@ pub(super) struct Orchestrator<'a> {
     flow: Dataflow,
     publisher: Publisher,
     changes: Changes,
-    journal: mpsc::Sender<Entry>,
+    journal: mpsc::Sender<Message>,
     seq: u64,
     work: JoinSet<(Unit, Report)>,
     /// How to stop what runs, all of it and each.
@@ -55,6 +59,8 @@ pub(super) struct Orchestrator<'a> {
     durations: BTreeMap<Name, u64>,
     failures: Vec<(Unit, TaskFailure)>,
     repairs: Repairs,
+    /// Whether something may be looked up that was executed in this run.
+    looks_back: bool,
 }
 
 /// What a spawned piece of work reports.
@@ -75,7 +81,7 @@ impl<'a> Orchestrator<'a> {
         graph: Arc<Graph>,
         counter: u64,
         durations: BTreeMap<Name, u64>,
-        journal: mpsc::Sender<Entry>,
+        journal: mpsc::Sender<Message>,
     ) -> Result<Self, RefError> {
         let publisher = Publisher::new(&**storage, &graph, &record.workspace).await?;
         Ok(Self {
@@ -97,6 +103,7 @@ impl<'a> Orchestrator<'a> {
             durations,
             failures: Vec::new(),
             repairs: Repairs::default(),
+            looks_back: false,
         })
     }
 
@@ -168,13 +175,33 @@ impl<'a> Orchestrator<'a> {
         kind: EventKind,
         changes: Vec<RefChange>,
     ) -> Result<(), DataflowError> {
+        self.happened_with(unit, kind, changes, None).await
+    }
+
+    async fn happened_with(
+        &mut self,
+        unit: Option<Unit>,
+        kind: EventKind,
+        changes: Vec<RefChange>,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<(), DataflowError> {
         let event = Event { seq: self.seq, at: self.options.clock.now(), kind };
         self.seq += 1;
         self.flow.apply_to(unit, &event);
-        self.journal.send(Entry { event, changes }).await.map_err(|_| {
+        self.journal.send(Message::Entry(Entry { event, changes, lease })).await.map_err(|_| {
             let stopped = Unavailable::new("writing the events of the run", "the journal has stopped");
             self.interrupted(stopped)
         })
+    }
+
+    /// Waits until everything that has happened is recorded.
+    async fn flush(&self) -> Result<(), DataflowError> {
+        let stopped = |_| {
+            self.interrupted(Unavailable::new("writing the events of the run", "the journal has stopped"))
+        };
+        let (tell, told) = oneshot::channel();
+        self.journal.send(Message::Flush(tell)).await.map_err(|error| stopped(drop(error)))?;
+        told.await.map_err(|error| stopped(drop(error)))
     }
 
     fn interrupted(&self, source: impl Into<StorageError>) -> DataflowError {
@@ -200,7 +227,7 @@ impl<'a> Orchestrator<'a> {
         let mut concerned = false;
         for (dataset, object) in changed {
             if self.graph.find_root(&dataset).is_some_and(|root| self.flow.roots[root.at()] != object) {
-                concerned = true;
+                (concerned, self.looks_back) = (true, true);
                 self.happened(None, EventKind::InputChanged { dataset, object }, Vec::new()).await?;
             }
         }
@@ -228,7 +255,7 @@ impl<'a> Orchestrator<'a> {
                 self.flow.expand(task, items);
                 Ok(())
             }
-            Err(failure) => self.failed(task.into(), 1, None, failure).await,
+            Err(failure) => self.failed(task.into(), 1, None, failure, Uncommitted::default()).await,
         }
     }
 
@@ -242,10 +269,13 @@ impl<'a> Orchestrator<'a> {
         let stored = self.storage.objects().put_many(vec![Source::Bytes(folder)]).await;
         stored.map_err(|error| self.interrupted(error))?;
         let because = None;
-        self.completed(task.into(), because, None, output, cached, 0).await
+        self.completed(task.into(), because, (None, output), cached, 0, Uncommitted::default()).await
     }
 
     async fn look(&mut self, units: &[Unit]) -> Result<(), DataflowError> {
+        if self.looks_back {
+            self.flush().await?;
+        }
         let keys: Vec<_> = units.iter().map(|unit| self.key(*unit)).collect();
         let answers = lookup_many(&**self.storage, &keys).await.map_err(|error| self.interrupted(error))?;
         for (&unit, answer) in units.iter().zip(answers) {
@@ -253,7 +283,8 @@ impl<'a> Orchestrator<'a> {
                 Lookup::Hit(TaskResult { outcome: Ok(output), execution, took_ms, .. })
                     if self.flow.is_unchecked(unit) =>
                 {
-                    self.completed(unit, None, execution, output, true, took_ms).await?;
+                    let nothing = Uncommitted::default();
+                    self.completed(unit, None, (execution, output), true, took_ms, nothing).await?;
                 }
                 Lookup::Miss(because) => self.flow.missed(unit, because),
                 Lookup::Hit(_) => {}
@@ -292,6 +323,7 @@ impl<'a> Orchestrator<'a> {
             timeout: policy.timeout_ms.map(Duration::from_millis),
             limits: policy.limits,
             sandbox: policy.sandbox,
+            defer_records: true,
             cancellation,
             stdout: None,
             stderr: None,
@@ -350,7 +382,7 @@ impl<'a> Orchestrator<'a> {
 
     async fn ended(&mut self, unit: Unit, attempt: u32, result: TaskResult) -> Result<(), DataflowError> {
         self.each.remove(&unit);
-        let TaskResult { outcome, cached, execution, took_ms, notes } = result;
+        let TaskResult { outcome, cached, execution, took_ms, notes, uncommitted } = result;
         for note in notes {
             let (task, item) = self.name_of(unit);
             self.happened(Some(unit), EventKind::TaskNoted { task, item, note }, Vec::new()).await?;
@@ -358,12 +390,13 @@ impl<'a> Orchestrator<'a> {
         if let Err(Failure::InputMissing { input, object, .. }) = &outcome
             && self.mend(unit, attempt, *input, *object).await?
         {
-            return Ok(());
+            return self.write(uncommitted).await;
         }
         let failure = match (outcome, execution) {
             (Ok(output), Some(_)) => {
                 let because = self.flow.run_reason(unit).filter(|_| !cached);
-                return self.completed(unit, because, execution, output, cached, took_ms).await;
+                let found = (execution, output);
+                return self.completed(unit, because, found, cached, took_ms, uncommitted).await;
             }
             (Ok(_), None) => Failure::Error {
                 class: ErrorClass::Internal,
@@ -375,9 +408,15 @@ impl<'a> Orchestrator<'a> {
         let wait = retries.and_then(|retry| retry.wait_after(attempt, &failure));
         let again = !self.flow.is_stopping() && !self.flow.is_superseded(unit);
         if let (Some(retry_in_ms), Some(execution), true) = (wait, execution, again) {
-            return self.try_again(unit, attempt, execution, failure, retry_in_ms).await;
+            return self.try_again(unit, attempt, execution, failure, retry_in_ms, uncommitted).await;
         }
-        self.failed(unit, attempt, execution, failure).await
+        self.failed(unit, attempt, execution, failure, uncommitted).await
+    }
+
+    /// Writes records that belong to no event.
+    async fn write(&self, uncommitted: Uncommitted) -> Result<(), DataflowError> {
+        let written = self.storage.refs().write(uncommitted.changes).await;
+        written.map_err(|error| self.interrupted(error))
     }
 
     async fn try_again(
@@ -387,6 +426,7 @@ impl<'a> Orchestrator<'a> {
         execution: ExecutionId,
         failure: Failure,
         retry_in_ms: u64,
+        uncommitted: Uncommitted,
     ) -> Result<(), DataflowError> {
         let wait = self.seq;
         self.waits.insert(unit, wait);
@@ -395,9 +435,10 @@ impl<'a> Orchestrator<'a> {
             (unit, Report::RetryIsDue { wait })
         });
         let (task, item) = self.name_of(unit);
-        let changes = vec![self.history(unit, Some(execution), None, false, false)];
+        let Uncommitted { mut changes, lease } = uncommitted;
+        changes.push(self.history(unit, Some(execution), None, false, false));
         let event = EventKind::AttemptFailed { task, item, attempt, execution, failure, retry_in_ms };
-        self.happened(Some(unit), event, changes).await
+        self.happened_with(Some(unit), event, changes, lease).await
     }
 
     async fn failed(
@@ -406,10 +447,11 @@ impl<'a> Orchestrator<'a> {
         attempt: u32,
         execution: Option<ExecutionId>,
         failure: Failure,
+        uncommitted: Uncommitted,
     ) -> Result<(), DataflowError> {
         let superseded = self.flow.is_superseded(unit);
         let (task, item) = self.name_of(unit);
-        let mut changes = Vec::new();
+        let Uncommitted { mut changes, lease } = uncommitted;
         if failure != Failure::Cancelled {
             changes.extend(execution.map(|_| self.history(unit, execution, None, false, false)));
             if !superseded {
@@ -418,37 +460,38 @@ impl<'a> Orchestrator<'a> {
             }
         }
         let event = EventKind::TaskFailed { task, item, attempt, execution, failure, superseded };
-        self.happened(Some(unit), event, changes).await
+        self.happened_with(Some(unit), event, changes, lease).await
     }
 
     async fn completed(
         &mut self,
         unit: Unit,
         because: Option<RunReason>,
-        execution: Option<ExecutionId>,
-        output: ObjectRef,
+        (execution, output): (Option<ExecutionId>, ObjectRef),
         cached: bool,
         took_ms: u64,
+        uncommitted: Uncommitted,
     ) -> Result<(), DataflowError> {
         let superseded = self.flow.is_superseded(unit);
         let (task, item) = self.name_of(unit);
-        let mut changes = Vec::new();
+        let Uncommitted { mut changes, lease } = uncommitted;
+        let mut is_published = false;
         if item.is_none() && !superseded {
             let (key, now) = (self.key(unit), self.options.clock.now());
             let index = self.flow.task_of(unit);
             let published = self.publisher.completed(&self.graph, index, key, execution, output, now);
+            is_published = published.is_some();
             changes.extend(published);
         }
-        let published = !changes.is_empty();
-        if !cached || published {
-            changes.push(self.history(unit, execution, Some(output), cached, published));
+        if !cached || is_published {
+            changes.push(self.history(unit, execution, Some(output), cached, is_published));
         }
         if !cached && execution.is_some() {
             self.durations.insert(task.clone(), took_ms);
         }
         let event =
             EventKind::TaskCompleted { task, item, execution, output, cached, because, took_ms, superseded };
-        self.happened(Some(unit), event, changes).await
+        self.happened_with(Some(unit), event, changes, lease).await
     }
 
     /// The change that records what the next event says in the history of its task.
@@ -514,5 +557,12 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> TaskResult {
         text.unwrap_or("no message")
     );
     let failure = Failure::Error { class: ErrorClass::Internal, message };
-    TaskResult { outcome: Err(failure), cached: false, execution: None, took_ms: 0, notes: Vec::new() }
+    TaskResult {
+        outcome: Err(failure),
+        cached: false,
+        execution: None,
+        took_ms: 0,
+        notes: Vec::new(),
+        uncommitted: Uncommitted::default(),
+    }
 }

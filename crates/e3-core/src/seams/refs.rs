@@ -87,7 +87,7 @@ impl fmt::Debug for RefName {
 }
 
 /// One change of one name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefChange {
     /// The name.
     pub name: RefName,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use e3_types::{ExecutionId, Failure, Hash, ObjectRef, Sandbox, TaskLimits};
 use tokio_util::sync::CancellationToken;
 
-use super::StorageBackend;
+use super::{Lease, RefChange, StorageBackend};
 
 /// Executes tasks.
 ///
@@ -43,6 +43,8 @@ pub struct TaskExecuteOptions {
     pub limits: TaskLimits,
     /// What it may see.
     pub sandbox: Sandbox,
+    /// Leave it to the caller to write what there is to record, together with what the caller has to write.
+    pub defer_records: bool,
     /// How to stop it.
     pub cancellation: Cancellation,
     /// Sees standard output as it comes, beside the log.
@@ -97,4 +99,22 @@ pub struct TaskResult {
     pub took_ms: u64,
     /// What its user should know beside that: what was found and mended, cut or ended. Whole sentences without a full stop.
     pub notes: Vec<String>,
+    /// What the caller has to write, if it has asked for that.
+    pub uncommitted: Uncommitted,
 }
+
+/// Records that are still to be written. Until then nobody else executes the same: the lease is in here.
+#[derive(Debug, Clone, Default)]
+pub struct Uncommitted {
+    pub(crate) changes: Vec<RefChange>,
+    pub(crate) lease: Option<Arc<Lease>>,
+}
+
+impl PartialEq for Uncommitted {
+    /// A lease says nothing about what came of an execution.
+    fn eq(&self, other: &Self) -> bool {
+        self.changes == other.changes
+    }
+}
+
+impl Eq for Uncommitted {}

@@ -1,5 +1,5 @@
 //! Executions: `executions/ID` is the history of one, `results/TASK/INPUTS` the newest finished one of a key,
-//! `latest/TASK/INPUTS` the id of the newest one of a key, finished or not.
+//! `latest/TASK/INPUTS` the id of the newest one of a key that was seen running, or was cancelled.
 
 use e3_types::{ExecutionId, ExecutionState, Failure, Hash, ObjectRef, Sandbox, TaskLimits, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,12 @@ pub async fn latest(
     storage: &dyn StorageBackend,
     key: &ExecutionKey,
 ) -> Result<Option<ExecutionId>, RefError> {
-    read(storage.refs(), &latest_name(key)).await
+    let names = [latest_name(key), result_name(key)];
+    let values = storage.refs().read(&names).await?;
+    let seen = values[0].as_deref().map(|value| decode::<ExecutionId>(&names[0], value)).transpose()?;
+    let ended = values[1].as_deref().map(|value| decode::<ResultRecord>(&names[1], value)).transpose()?;
+    // Ids sort by time.
+    Ok(seen.max(ended.map(|result| result.execution)))
 }
 
 /// The record of an execution.
@@ -159,19 +164,16 @@ pub(crate) async fn record_start(
     Ok(storage.refs().write(changes).await?)
 }
 
-/// Records how an execution ended. One that was cancelled has no verdict and leaves the result of its key alone.
-pub(crate) async fn record_end(
-    storage: &dyn StorageBackend,
-    record: &ExecutionRecord,
-    key: ExecutionKey,
-    took_ms: u64,
-) -> Result<(), StorageError> {
-    let mut changes = vec![RefChange::set(execution_name(record.execution), encode(record))];
-    if let Some(outcome) = &record.outcome
-        && *outcome != Err(Failure::Cancelled)
-    {
-        let result = ResultRecord { execution: record.execution, outcome: outcome.clone(), took_ms };
-        changes.push(RefChange::set(result_name(&key), encode(&result)));
-    }
-    Ok(storage.refs().write(changes).await?)
+/// The changes that record how an execution ended. One that was cancelled has no verdict and leaves the result of its key
+/// alone.
+pub(crate) fn record_end(record: &ExecutionRecord, key: ExecutionKey, took_ms: u64) -> Vec<RefChange> {
+    let own = RefChange::set(execution_name(record.execution), encode(record));
+    let of_key = match &record.outcome {
+        Some(outcome) if *outcome != Err(Failure::Cancelled) => {
+            let result = ResultRecord { execution: record.execution, outcome: outcome.clone(), took_ms };
+            RefChange::set(result_name(&key), encode(&result))
+        }
+        _ => RefChange::set(latest_name(&key), encode(&record.execution)),
+    };
+    vec![own, of_key]
 }

@@ -15,7 +15,7 @@ use futures::FutureExt;
 
 use super::{Orchestrator, Report, label, panicked};
 use crate::{
-    DataflowError, Source, TaskExecuteOptions, TaskResult,
+    DataflowError, Source, TaskExecuteOptions, TaskResult, Uncommitted,
     dataflow::{action::Unit, action::UnitState, entries, graph::Input},
 };
 
@@ -213,7 +213,7 @@ impl Orchestrator<'_> {
                     } else {
                         Failure::Error { class: ErrorClass::Corrupt, message: why.to_owned() }
                     };
-                    self.failed(unit, attempt, None, failure).await?;
+                    self.failed(unit, attempt, None, failure, Uncommitted::default()).await?;
                 }
                 Waiter::Repairing { unit } => {
                     waiting.extend(self.repairs.waiting.remove(&unit).unwrap_or_default());
