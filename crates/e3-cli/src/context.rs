@@ -10,7 +10,7 @@ use std::{
 };
 
 use e3_core::{Clock, DatasetRef, Holder, StorageBackend, SystemClock, datasets, packages, workspaces};
-use e3_exec::{LocalTaskRunner, Workshop};
+use e3_exec::{LocalTaskRunner, Scratches, Workshop};
 use e3_pipeline::{Pipeline, RunSettings};
 use e3_process::Supervisor;
 use e3_store::LocalStorage;
@@ -179,7 +179,7 @@ impl Context {
             launcher: Some(program),
             sandbox_readable: settings.sandbox_readable.clone(),
             log_limit: settings.log_limit.unwrap_or(LOG_LIMIT),
-            scratch,
+            scratches: Arc::new(Scratches::new(scratch)),
             environment: e3_exec::inherited(self.environment.iter().cloned()),
             grace: settings.grace.unwrap_or(GRACE),
             keep_in: keep_scratch.then(|| kept_scratch(storage)),

@@ -3,7 +3,6 @@
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -24,14 +23,15 @@ use e3_types::{
 
 use crate::{
     environment, guard, output,
+    scratch::{Scratch, Scratches},
     stage::{OUTPUT, StageError, StagedFile, StagingError, stage_inputs, staged_path},
 };
 
 /// Where and how the tasks of one process run.
 #[derive(Debug, Clone)]
 pub struct Workshop {
-    /// The folder for scratch folders; best on the file system of the objects. It must be there.
-    pub scratch: PathBuf,
+    /// The folders in which they run.
+    pub scratches: Arc<Scratches>,
     /// The variables that every task inherits: see `inherited`.
     pub environment: Vec<(OsString, OsString)>,
     /// How long a task may take to end after SIGTERM.
@@ -134,25 +134,35 @@ impl Execution<'_> {
         inputs: &[Hash],
         outcome: &mut Outcome,
     ) -> Result<ObjectRef, Stopped> {
-        let scratch = self.workshop.scratch.join(self.execution.to_string());
+        let scratches = &self.workshop.scratches;
+        let scratch =
+            scratches.take().map_err(|error| Unavailable::new(making(scratches.folder()), error))?;
         let verdict = self.in_scratch(&scratch, task, inputs, outcome).await;
-        let keep_in = self.workshop.keep_in.clone();
-        let cleared = blocking("clearing a scratch folder", move || match (&keep_in, scratch.file_name()) {
-            (Some(kept), Some(name)) => {
-                fs::create_dir_all(kept).and_then(|()| fs::rename(&scratch, kept.join(name)))
-            }
-            _ => remove(&scratch),
-        });
-        if let Err(error) = cleared.await {
+        let is_alone = outcome.notes.is_empty();
+        if let Err(error) = self.clear(scratch, is_alone).await {
             // The result stands; what is left goes with the next start.
             tracing::warn!(%error, execution = %self.execution, "a scratch folder was left behind");
         }
         verdict
     }
 
+    /// Makes a scratch folder ready for the next task, if nothing of this one may still be at work in it.
+    async fn clear(&self, scratch: Scratch, is_alone: bool) -> Result<(), Unavailable> {
+        let scratches = Arc::clone(&self.workshop.scratches);
+        let keep_in = self.workshop.keep_in.clone().map(|folder| (folder, self.execution.to_string()));
+        let clear = move || match keep_in {
+            Some((folder, name)) => {
+                fs::create_dir_all(&folder).and_then(|()| scratch.keep(&folder.join(name)))
+            }
+            None if is_alone => scratches.give_back(scratch),
+            None => scratch.remove(),
+        };
+        blocking("clearing a scratch folder", clear).await
+    }
+
     async fn in_scratch(
         &self,
-        scratch: &Path,
+        scratch: &Scratch,
         task: Hash,
         inputs: &[Hash],
         outcome: &mut Outcome,
@@ -165,11 +175,7 @@ impl Execution<'_> {
             let message = format!("the task has {wanted} inputs, but was given {given}");
             return Err(Stopped::error(ErrorClass::Internal, message));
         }
-        let work = scratch.join("work");
-        let temporary = scratch.join("tmp");
-        let folders = [work.join("inputs"), temporary.clone()];
-        let made = folders.iter().try_for_each(fs::create_dir_all);
-        made.map_err(|error| Unavailable::new("making a scratch folder", error))?;
+        let (work, temporary) = (scratch.work(), scratch.temporary());
         let staged = stage_inputs(self.storage, &task, inputs, &work).await.map_err(Stopped::staging)?;
 
         let environment = environment::of_task(&task, &self.workshop.environment, &temporary);
@@ -182,7 +188,7 @@ impl Execution<'_> {
             confinement: self.confinement(&work, &temporary),
             launcher: self.workshop.launcher.clone(),
             supervisor: self.workshop.supervisor.clone(),
-            home: scratch.to_owned(),
+            home: scratch.path().to_owned(),
         };
         let ended = self.spawn(&command, &mut outcome.notes).await;
         // Looked at in any case: an altered file must be known, however the task ended.
@@ -198,7 +204,7 @@ impl Execution<'_> {
         outcome.usage = usage_of(&ended);
         outcome.notes.extend(notes_of(&ended, &self.options.limits));
         let full = matches!(ended.exit, Exit::Code(1..)) && {
-            let scratch = scratch.to_owned();
+            let scratch = scratch.path().to_owned();
             blocking("asking how full the disk is", move || is_full(&scratch)).await?
         };
         self.judge(&ended).map_err(|stopped| if full { stopped.on_a_full_disk() } else { stopped })?;
@@ -406,26 +412,8 @@ fn is_full(folder: &Path) -> io::Result<bool> {
     Ok(free.f_bavail.saturating_mul(free.f_frsize) < FULL)
 }
 
-/// Removes a scratch folder, also one in which the task has taken permissions away.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_folders(path)?;
-            fs::remove_dir_all(path)
-        }
-        other => other,
-    }
-}
-
-fn open_folders(path: &Path) -> io::Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_folders(&entry.path())?;
-        }
-    }
-    Ok(())
+fn making(folder: &Path) -> String {
+    format!("making a scratch folder in `{}`", folder.display())
 }
 
 async fn blocking<T: Send + 'static>(

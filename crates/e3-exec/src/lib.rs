@@ -8,9 +8,11 @@ mod execute;
 mod guard;
 mod output;
 mod runner;
+mod scratch;
 mod stage;
 
 pub use environment::inherited;
 pub use execute::{Workshop, task_execute};
 pub use runner::LocalTaskRunner;
+pub use scratch::Scratches;
 pub use stage::{StageError, StagedFile, materialise};

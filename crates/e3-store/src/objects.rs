@@ -24,9 +24,6 @@ use crate::{
     owner::Owners,
 };
 
-/// A file of at most so many bytes is copied where a larger one would be linked: one block, so it costs no more, and
-/// the object is out of the task's reach.
-const COPY_UP_TO: u64 = 4096;
 /// How much is read or hashed at once, in bytes.
 const CHUNK: usize = 256 << 10;
 /// So many objects, and so many bytes, are no reason to go to a thread that may block: that costs more than the work.
@@ -323,7 +320,7 @@ impl Inner {
             let message = format!("it has {size} bytes where {} were recorded", item.object.size);
             return Err(ObjectError::Corrupt { hash, message });
         }
-        let link = item.access == Access::ReadOnly && size > COPY_UP_TO;
+        let link = item.access == Access::ReadOnly;
         if link && self.link(item, &path)? {
             return Ok(());
         }

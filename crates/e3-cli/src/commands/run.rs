@@ -44,7 +44,7 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
         return detach::detach(context, &storage).await;
     }
     if args.watch {
-        return watch::watch(context, args, folder, storage).await;
+        return Box::pin(watch::watch(context, args, folder, storage)).await;
     }
     let round = Round::new(context, &args, folder, storage);
     let (pipeline, built) = round.read()?;

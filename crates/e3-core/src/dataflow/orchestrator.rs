@@ -188,20 +188,19 @@ impl<'a> Orchestrator<'a> {
         let event = Event { seq: self.seq, at: self.options.clock.now(), kind };
         self.seq += 1;
         self.flow.apply_to(unit, &event);
-        self.journal.send(Message::Entry(Entry { event, changes, lease })).await.map_err(|_| {
-            let stopped = Unavailable::new("writing the events of the run", "the journal has stopped");
-            self.interrupted(stopped)
-        })
+        let sent = self.journal.send(Message::Entry(Entry { event, changes, lease })).await;
+        sent.map_err(|_| self.journal_stopped())
     }
 
     /// Waits until everything that has happened is recorded.
     async fn flush(&self) -> Result<(), DataflowError> {
-        let stopped = |_| {
-            self.interrupted(Unavailable::new("writing the events of the run", "the journal has stopped"))
-        };
         let (tell, told) = oneshot::channel();
-        self.journal.send(Message::Flush(tell)).await.map_err(|error| stopped(drop(error)))?;
-        told.await.map_err(|error| stopped(drop(error)))
+        self.journal.send(Message::Flush(tell)).await.map_err(|_| self.journal_stopped())?;
+        told.await.map_err(|_| self.journal_stopped())
+    }
+
+    fn journal_stopped(&self) -> DataflowError {
+        self.interrupted(Unavailable::new("writing the events of the run", "the journal has stopped"))
     }
 
     fn interrupted(&self, source: impl Into<StorageError>) -> DataflowError {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
-use e3_core::{Cancellation, MockResponse, OnFailure};
+use e3_core::{Cancellation, MockResponse, OnFailure, operations};
 use e3_testkit::{Scenario, TaskSketch};
 use e3_types::{Hash, RunState};
 use proptest::prelude::*;
@@ -82,8 +82,11 @@ proptest! {
                     report = scenario.run() => Some(report),
                     () = disturb => None,
                 };
+                // What was set after a run had come to its end, while that was being written down, is for the next one.
+                let head = operations::head(&*scenario.storage, &"main".parse().unwrap()).await.unwrap();
                 if let Some(report) = ended
                     && report.state == RunState::Completed
+                    && report.operation == head
                     && story.as_slice().is_empty()
                 {
                     break;

@@ -6,7 +6,7 @@ use e3_core::{
     LogStream, MemoryStorage, ObjectStoreExt, StorageBackend, SystemClock, TaskExecuteOptions, TaskResult,
     TaskRunner,
 };
-use e3_exec::{LocalTaskRunner, Workshop};
+use e3_exec::{LocalTaskRunner, Scratches, Workshop};
 use e3_store::LocalStorage;
 use e3_testkit::holder;
 use e3_types::{CommandLine, Hash, Kind, TaskInput, TaskObject};
@@ -39,7 +39,7 @@ fn bench(storage: Arc<dyn StorageBackend>, scratch: PathBuf, folder: TempDir) ->
     #[expect(clippy::disallowed_methods, reason = "tests are their own composition root")]
     let path = std::env::var_os("PATH").unwrap_or_default();
     let workshop = Workshop {
-        scratch: scratch.clone(),
+        scratches: Arc::new(Scratches::new(scratch.clone())),
         environment: vec![(OsString::from("PATH"), path)],
         grace: Duration::from_secs(30),
         keep_in: None,
@@ -111,7 +111,16 @@ impl Bench {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    pub(crate) fn scratch_folders(&self) -> usize {
-        std::fs::read_dir(&self.scratch).unwrap().count()
+    /// How many files have been left in scratch folders.
+    pub(crate) fn scratch_files(&self) -> usize {
+        // What is there is empty: a folder is used again.
+        let files = |folder: std::fs::DirEntry| {
+            walkdir::WalkDir::new(folder.path())
+                .into_iter()
+                .map(Result::unwrap)
+                .filter(|found| !found.file_type().is_dir())
+                .count()
+        };
+        std::fs::read_dir(&self.scratch).unwrap().map(|folder| files(folder.unwrap())).sum()
     }
 }
