@@ -57,6 +57,7 @@ pub struct Workshop {
 /// So many files are looked at without going to a thread that may block: that costs more.
 const FEW: usize = 64;
 const LOOKING: &str = "looking at the staged files";
+const CLEARING: &str = "clearing a scratch folder";
 
 /// With fewer bytes than this a disk counts as full: some file systems keep a little that nobody can use.
 const FULL: u64 = 16 << 10;
@@ -149,6 +150,8 @@ impl Execution<'_> {
     /// Makes a scratch folder ready for the next task, if nothing of this one may still be at work in it.
     async fn clear(&self, scratch: Scratch, is_alone: bool) -> Result<(), Unavailable> {
         let scratches = Arc::clone(&self.workshop.scratches);
+        // A few files; a task that makes folders may have made large ones.
+        let is_quick = is_alone && scratch.is_flat();
         let keep_in = self.workshop.keep_in.clone().map(|folder| (folder, self.execution.to_string()));
         let clear = move || match keep_in {
             Some((folder, name)) => {
@@ -157,7 +160,10 @@ impl Execution<'_> {
             None if is_alone => scratches.give_back(scratch),
             None => scratch.remove(),
         };
-        blocking("clearing a scratch folder", clear).await
+        if is_quick {
+            return clear().map_err(|error| Unavailable::new(CLEARING, error));
+        }
+        blocking(CLEARING, clear).await
     }
 
     async fn in_scratch(

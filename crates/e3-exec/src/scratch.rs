@@ -106,6 +106,14 @@ impl Scratch {
         self.path.join("tmp")
     }
 
+    /// Whether there are no folders in it but those that it was made with: a folder has a link for each that is in it, on
+    /// most file systems.
+    pub(crate) fn is_flat(&self) -> bool {
+        let links = Self::folders(&self.path)
+            .map(|folder| fs::symlink_metadata(folder).map_or(0, |found| found.nlink()));
+        links == [3, 2, 2]
+    }
+
     fn is_as_made(&self) -> bool {
         let folders = Self::folders(&self.path);
         folders.iter().zip(&self.looks).all(|(folder, before)| look(folder).is_ok_and(|now| now == *before))

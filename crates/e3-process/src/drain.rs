@@ -12,6 +12,8 @@ use crate::run::{Output, RunError};
 
 /// How much of the output is held at once, in bytes: what a pipe of Linux holds.
 const CHUNK: usize = 64 << 10;
+/// How much at first.
+const FIRST_CHUNK: usize = 1 << 10;
 
 /// The reading end of a pipe.
 pub(crate) struct Drain(Receiver);
@@ -27,13 +29,17 @@ impl Drain {
 
     /// Hands everything to `output` until all writers have closed the pipe.
     pub(crate) async fn run<O: Output>(mut self, mut output: O) -> Result<(), RunError<O::Error>> {
-        // Silent processes are many: the buffer is only made when there is something to read.
-        self.0.readable().await.map_err(RunError::Wait)?;
-        let mut buffer = vec![0; CHUNK];
+        // Processes that say nothing, or little, are many: the buffer grows with what there is to read.
+        let mut buffer = vec![0; FIRST_CHUNK];
         loop {
             match self.0.read(&mut buffer).await.map_err(RunError::Wait)? {
                 0 => return Ok(()),
-                read => output.take(&buffer[..read]).await.map_err(RunError::Output)?,
+                read => {
+                    output.take(&buffer[..read]).await.map_err(RunError::Output)?;
+                    if read == buffer.len() && read < CHUNK {
+                        buffer.resize(CHUNK, 0);
+                    }
+                }
             }
         }
     }

@@ -315,15 +315,14 @@ impl Inner {
         let hash = item.object.hash;
         let path = self.path(&hash);
         let size = self.size(&hash)?.ok_or(ObjectError::NotFound(hash))?;
-        let mut source = File::open(&path).map_err(|error| self.missing_or(hash, "opening", error))?;
         if size != item.object.size {
             let message = format!("it has {size} bytes where {} were recorded", item.object.size);
             return Err(ObjectError::Corrupt { hash, message });
         }
-        let link = item.access == Access::ReadOnly;
-        if link && self.link(item, &path)? {
+        if item.access == Access::ReadOnly && self.link(item, &path)? {
             return Ok(());
         }
+        let mut source = File::open(&path).map_err(|error| self.missing_or(hash, "opening", error))?;
         let mode = match (item.access, item.executable) {
             (Access::ReadOnly, false) => 0o444,
             (Access::ReadOnly, true) => 0o555,

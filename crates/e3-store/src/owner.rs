@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, OnceLock},
 };
 
 use e3_types::OwnerId;
@@ -20,11 +20,13 @@ pub(crate) struct Owners {
     root: PathBuf,
     own: OwnerId,
     lock: Mutex<Option<File>>,
+    /// The folder for objects on their way in, once it is there.
+    incoming: OnceLock<PathBuf>,
 }
 
 impl Owners {
     pub(crate) fn new(root: &Path, own: OwnerId) -> Self {
-        Self { root: root.to_owned(), own, lock: Mutex::new(None) }
+        Self { root: root.to_owned(), own, lock: Mutex::new(None), incoming: OnceLock::new() }
     }
 
     pub(crate) fn own(&self) -> OwnerId {
@@ -50,8 +52,12 @@ impl Owners {
     }
 
     /// The folder for objects on their way in.
-    pub(crate) fn incoming(&self) -> io::Result<PathBuf> {
-        self.folder("tmp")
+    pub(crate) fn incoming(&self) -> io::Result<&Path> {
+        if let Some(known) = self.incoming.get() {
+            return Ok(known);
+        }
+        let folder = self.folder("tmp")?;
+        Ok(self.incoming.get_or_init(|| folder))
     }
 
     /// The folder for tasks to run in.
