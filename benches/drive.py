@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""What e3 costs, beside ninja, make, and starting processes with nothing around them.
+
+    cargo build --release && python3 benches/drive.py graphs [--tasks 1000 10000] [--rounds 5] [--folder DIR]
+    python3 benches/drive.py data [--gib 4]            a large file through three tasks
+    python3 benches/drive.py files [--count 200000]    a folder of many small files as an input
+
+All contenders run in turn, in one session, on one file system (`--folder`: best a fresh one, since some file systems get
+slow when much has been deleted). Times are wall-clock in ms: median (smallest to largest), ratio to ninja, and what a
+task costs. Compare ratios, not times of different machines. Needs a C compiler, and ninja and make for the comparison.
+"""
+
+import argparse
+import hashlib
+import os
+import pathlib
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+E3 = HERE.parent / "target/release/e3"
+
+
+def compile_helpers(folder):
+    bare = ["-static", "-nostdlib", "-fno-stack-protector"]
+    for name, attempts in {"task": [bare, ["-DHOSTED"]], "floor": [["-lpthread"]]}.items():
+        for options in attempts:
+            done = subprocess.run(["cc", "-O2", "-o", folder / name, HERE / f"{name}.c", *options], capture_output=True)
+            if done.returncode == 0:
+                break
+        else:
+            sys.exit(done.stderr.decode())
+    return folder / "task", folder / "floor"
+
+
+# Graphs: (task, inputs), an input being a source or an earlier task.
+def wide(count):
+    tasks = [(f"t{number}", ["src0"]) for number in range(count - 1)]
+    return tasks + [("join", [name for name, _ in tasks])]
+
+
+def chain(count):
+    return [(f"t{number}", [f"t{number - 1}" if number else "src0"]) for number in range(count)]
+
+
+def layered(count):
+    width = max(count // 10, 1)
+    before = lambda layer, place: [f"t{layer - 1}_{(place + step) % width}" for step in (0, 1, 4)]
+    return [(f"t{layer}_{place}", before(layer, place) if layer else ["src0"]) for layer in range(10) for place in range(width)]
+
+
+def fan_in(count):
+    tasks = [(f"t{number}", [f"src{number}"]) for number in range(count - 1)]
+    return tasks + [("join", [name for name, _ in tasks])]
+
+
+GRAPHS = {"wide": wide, "chain": chain, "layered": layered, "fan-in": fan_in}
+# The join of many reads them from its list of arguments, which has a limit.
+LONGEST_LIST = 20000
+
+
+def sources(graph):
+    return sorted({name for _, inputs in graph for name in inputs if name.startswith("src")})
+
+
+def write_e3(folder, graph, task, shell):
+    lines = ["[package]", 'name = "bench"', "[inputs]"]
+    lines += [f'{name} = {{ file = "{name}" }}' for name in sources(graph)]
+    for number, (name, inputs) in enumerate(graph):
+        words = [str(task), "{output}", *[f"{{{name}}}" for name in inputs]]
+        command = '"' + " ".join(words) + '"' if shell else "[" + ", ".join(f'"{word}"' for word in words) + "]"
+        lines += [f"[tasks.{name}]", f"command = {command}"]
+        if inputs == ["src0"]:
+            # What is told apart by its inputs alone would be one task.
+            lines.append(f'env = {{ N = "{number}" }}')
+    (folder / "e3.toml").write_text("\n".join(lines) + "\n")
+
+
+def write_ninja(folder, graph, task):
+    path = lambda name: name if name.startswith("src") else f"n/{name}"
+    lines = ["rule t", f"  command = {task} $out $in", "  restat = 1"]
+    lines += [f"build n/{name}: t {' '.join(map(path, inputs))}" for name, inputs in graph]
+    (folder / "build.ninja").write_text("\n".join(lines) + "\n")
+
+
+def write_make(folder, graph, task):
+    (folder / "m").mkdir(exist_ok=True)
+    path = lambda name: name if name.startswith("src") else f"m/{name}"
+    lines = ["all: " + " ".join(f"m/{name}" for name, _ in graph)]
+    lines += [f"m/{name}: {' '.join(map(path, inputs))}\n\t{task} $@ $^" for name, inputs in graph]
+    (folder / "Makefile").write_text("\n".join(lines) + "\n")
+
+
+def timed(command, folder):
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    elapsed = (time.perf_counter() - start) * 1000
+    if done.returncode != 0:
+        sys.exit(f"{command}: {done.stderr.decode()}")
+    return elapsed
+
+
+def forget(folder, names):
+    for name in names:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def show(title, times, tasks):
+    base = statistics.median(times["ninja"]) if times.get("ninja") else None
+    for name, values in times.items():
+        if not values:
+            continue
+        median = statistics.median(values)
+        ratio = f"x{median / base:.2f}" if base else ""
+        spread = f"({min(values):.0f} to {max(values):.0f})"
+        print(f"{title:28} {name:12} {median:10.1f} {spread:20} {ratio:>8} {median / tasks:9.3f} ms a task", flush=True)
+
+
+def graphs(args, root):
+    task, floor = compile_helpers(root)
+    jobs = f"-j{args.jobs}"
+    quiet = ["--progress", "none", "-q"]
+    run, start = [args.e3, "run", jobs, *quiet], [args.e3, "start", jobs, *quiet]
+    ninja, make = shutil.which("ninja"), shutil.which("make")
+    for kind in args.kinds:
+        for count in args.tasks:
+            graph = GRAPHS[kind](count)
+            if any(len(inputs) > LONGEST_LIST for _, inputs in graph):
+                graph = [(name, inputs[:LONGEST_LIST]) for name, inputs in graph]
+            contenders = {"floor": root / "floor.d"}
+            contenders |= {"ninja": root / "ninja"} if ninja else {}
+            contenders |= {"make": root / "make"} if make else {}
+            contenders |= {"e3 argv": root / "argv", "e3 sh": root / "sh"}
+            for name, folder in contenders.items():
+                forget(root, [folder.name])
+                folder.mkdir()
+                for source in sources(graph) or ["src0"]:
+                    (folder / source).write_text(f"{source}\n")
+            if ninja:
+                write_ninja(root / "ninja", graph, task)
+            if make:
+                write_make(root / "make", graph, task)
+            write_e3(root / "argv", graph, task, shell=False)
+            write_e3(root / "sh", graph, task, shell=True)
+            again = {"ninja": [ninja, jobs], "make": [make, jobs], "e3 argv": run, "e3 sh": run}
+            phases = ["cold", "no-op", "no-op (start)", "one source changed", "changed back"]
+            times = {phase: {name: [] for name in contenders} for phase in phases}
+            for _ in range(args.rounds):
+                for name, folder in contenders.items():
+                    if name == "floor":
+                        command = [floor, str(args.jobs), str(len(graph)), task, "src0"]
+                        times["cold"][name].append(timed(command, folder))
+                        continue
+                    forget(folder, [".e3", "n", "m", ".ninja_log", ".ninja_deps"])
+                    (folder / "m").mkdir(exist_ok=True)
+                    times["cold"][name].append(timed(again[name], folder))
+                    times["no-op"][name].append(timed(again[name], folder))
+                    if name.startswith("e3"):
+                        times["no-op (start)"][name].append(timed(start, folder))
+                    original = (folder / "src0").read_text()
+                    (folder / "src0").write_text("changed\n")
+                    times["one source changed"][name].append(timed(again[name], folder))
+                    (folder / "src0").write_text(original)
+                    times["changed back"][name].append(timed(again[name], folder))
+            print(f"\n{kind}, {len(graph)} tasks, {jobs}, {args.rounds} rounds")
+            for phase in phases:
+                show(phase, times[phase], len(graph))
+
+
+def peak(command, folder):
+    """Wall time in ms, and the largest resident set of the processes in MiB."""
+    elapsed = timed(command, folder)
+    return elapsed, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def data(args, root):
+    size = args.gib << 30
+    lines = ['[package]\nname = "data"\n[inputs]\nbig = { file = "big" }']
+    for name, source in [("a", "big"), ("b", "a"), ("c", "b")]:
+        lines.append(f'[tasks.{name}]\ncommand = "cp --reflink=never {{{source}}} {{output}}; printf {name} >> {{output}}"')
+    folder = root / "data"
+    folder.mkdir()
+    (folder / "e3.toml").write_text("\n".join(lines) + "\n")
+    block = os.urandom(1 << 20)
+    with open(folder / "big", "wb") as file:
+        for number in range(size >> 20):
+            file.write(block[number % 997:] + block[:number % 997])
+    start = time.perf_counter()
+    hasher = hashlib.sha256()
+    with open(folder / "big", "rb") as file:
+        while piece := file.read(1 << 20):
+            hasher.update(piece)
+    alone = (time.perf_counter() - start) * 1000
+    elapsed, memory = peak([args.e3, "run", "--progress", "none"], folder)
+    print(f"{args.gib} GiB through three tasks that copy: {elapsed:.0f} ms, at most {memory:.0f} MiB of memory")
+    print(f"hashing it once with Python's SHA-256: {alone:.0f} ms, {size / alone / 1e6:.2f} GB/s")
+    used = int(subprocess.run(["du", "-s", "-B1", folder / ".e3"], capture_output=True, text=True).stdout.split()[0])
+    print(f"disk in use by the repository: x{used / size:.2f} of the file")
+
+
+def files(args, root):
+    folder = root / "files"
+    for number in range(args.count):
+        path = folder / "tree" / f"{number // 1000}"
+        if number % 1000 == 0:
+            path.mkdir(parents=True)
+        (path / f"{number % 1000}").write_text(f"file {number}\n")
+    (folder / "e3.toml").write_text(
+        '[package]\nname = "files"\n[inputs]\ntree = { dir = "tree" }\n'
+        '[tasks.none]\ncommand = "echo > {output}"\ninputs = []\n'
+    )
+    sums = ["sh", "-c", "find tree -type f -print0 | xargs -0 -P2 -n 1000 sha256sum"]
+    look = ["sh", "-c", "find tree -printf '%s %T@ %C@ %i %p\\n'"]
+    plan = [args.e3, "plan", "-q"]
+    for title, floor in [("first", sums), ("unchanged", look)]:
+        elapsed, memory = peak(plan, folder)
+        base = timed(floor, folder)
+        print(f"{args.count} files, {title}: {elapsed:.0f} ms, x{elapsed / base:.2f} of `{floor[2]}` ({base:.0f} ms), {memory:.0f} MiB")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", help="where to work [default: a temporary folder]")
+    parser.add_argument("--e3", default=str(E3))
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("graphs")
+    command.add_argument("--tasks", type=int, nargs="+", default=[1000])
+    command.add_argument("--kinds", nargs="+", choices=GRAPHS, default=list(GRAPHS))
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--jobs", type=int, default=2)
+    command.set_defaults(work=graphs)
+    command = commands.add_parser("data")
+    command.add_argument("--gib", type=int, default=4)
+    command.set_defaults(work=data)
+    command = commands.add_parser("files")
+    command.add_argument("--count", type=int, default=200000)
+    command.set_defaults(work=files)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        args.work(args, pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    main()
