@@ -141,7 +141,7 @@ where
         let leases = context.storage.leases();
         let lease = tokio::select! {
             lease = leases.acquire_when_free(&resource, context.holder) => lease?,
-            () = options.cancellation.requested() => return Ok(without_execution(Failure::Cancelled)),
+            () = options.cancellation.requested() => return Ok(TaskResult::without_execution(Failure::Cancelled)),
         };
         // Looked up once, and here: whoever had the lease until now may have made the result, and a dataflow asks only for
         // what it has looked up before.
@@ -153,7 +153,7 @@ where
         execute_and_record(&context, key, inputs, options, lease, body).await
     };
     attempt.await.unwrap_or_else(|error: StorageError| {
-        without_execution(Failure::Error { class: error.class(), message: error.to_string() })
+        TaskResult::without_execution(Failure::Error { class: error.class(), message: error.to_string() })
     })
 }
 
@@ -230,17 +230,6 @@ async fn hit(storage: &dyn StorageBackend, key: ExecutionKey) -> Result<Option<T
         Some(Lookup::Hit(result)) => Some(result),
         Some(Lookup::Miss(_)) | None => None,
     })
-}
-
-fn without_execution(failure: Failure) -> TaskResult {
-    TaskResult {
-        outcome: Err(failure),
-        cached: false,
-        execution: None,
-        took_ms: 0,
-        notes: Vec::new(),
-        uncommitted: Uncommitted::default(),
-    }
 }
 
 #[cfg(test)]

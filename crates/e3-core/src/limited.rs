@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use e3_types::{Failure, Hash};
 use tokio::sync::Semaphore;
 
-use crate::{StorageBackend, TaskExecuteOptions, TaskResult, TaskRunner, Uncommitted};
+use crate::{StorageBackend, TaskExecuteOptions, TaskResult, TaskRunner};
 
 /// Hands at most so many executions at once to another runner; the others wait, in order.
 ///
@@ -36,7 +36,7 @@ impl TaskRunner for LimitedRunner {
         let permit = tokio::select! {
             permit = self.free.acquire() => permit.expect("the semaphore is never closed"),
             () = options.cancellation.requested() => {
-                return TaskResult { outcome: Err(Failure::Cancelled), cached: false, execution: None, took_ms: 0, notes: Vec::new(), uncommitted: Uncommitted::default() };
+                return TaskResult::without_execution(Failure::Cancelled);
             }
         };
         let result = self.runner.execute(storage, task, inputs, options).await;

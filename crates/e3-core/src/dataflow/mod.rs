@@ -15,6 +15,7 @@ mod pattern;
 mod publish;
 mod ready;
 mod state;
+mod views;
 
 pub use self::{
     action::{Action, Unit, UnitState},

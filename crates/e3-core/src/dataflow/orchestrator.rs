@@ -1,5 +1,6 @@
 //! The loop of a run: does what the `Dataflow` asks for, and tells it what happened.
 
+mod outcome;
 mod repair;
 
 use std::{
@@ -10,8 +11,7 @@ use std::{
 };
 
 use e3_types::{
-    ErrorClass, Event, EventKind, ExecutionId, Failure, Kind, Name, ObjectRef, PackageName, RunReason,
-    RunState, SkipReason,
+    ErrorClass, Event, EventKind, Failure, Kind, Name, ObjectRef, PackageName, RunReason, SkipReason,
 };
 use futures::FutureExt;
 use tokio::{
@@ -32,9 +32,8 @@ use super::{
     state::Dataflow,
 };
 use crate::{
-    Cancellation, ExecutionKey, HistoryRecord, Lease, Lookup, RefChange, RefError, RunRecord, Source,
-    StorageBackend, StorageError, TaskExecuteOptions, TaskResult, Unavailable, Uncommitted, history,
-    lookup_many, runs,
+    Cancellation, ExecutionKey, Lease, Lookup, RefChange, RefError, RunRecord, Source, StorageBackend,
+    StorageError, TaskExecuteOptions, TaskResult, Unavailable, Uncommitted, lookup_many,
 };
 
 pub(super) struct Orchestrator<'a> {
@@ -378,169 +377,6 @@ impl<'a> Orchestrator<'a> {
             (unit, Report::Rebuilt { result }) => self.rebuilt(unit, result).await,
         }
     }
-
-    async fn ended(&mut self, unit: Unit, attempt: u32, result: TaskResult) -> Result<(), DataflowError> {
-        self.each.remove(&unit);
-        let TaskResult { outcome, cached, execution, took_ms, notes, uncommitted } = result;
-        for note in notes {
-            let (task, item) = self.name_of(unit);
-            self.happened(Some(unit), EventKind::TaskNoted { task, item, note }, Vec::new()).await?;
-        }
-        if let Err(Failure::InputMissing { input, object, .. }) = &outcome
-            && self.mend(unit, attempt, *input, *object).await?
-        {
-            return self.write(uncommitted).await;
-        }
-        let failure = match (outcome, execution) {
-            (Ok(output), Some(_)) => {
-                let because = self.flow.run_reason(unit).filter(|_| !cached);
-                let found = (execution, output);
-                return self.completed(unit, because, found, cached, took_ms, uncommitted).await;
-            }
-            (Ok(_), None) => Failure::Error {
-                class: ErrorClass::Internal,
-                message: "the runner reported an output without the execution that made it".to_owned(),
-            },
-            (Err(failure), _) => failure,
-        };
-        let retries = self.graph.policy(self.flow.task_of(unit)).retries.as_ref();
-        let wait = retries.and_then(|retry| retry.wait_after(attempt, &failure));
-        let again = !self.flow.is_stopping() && !self.flow.is_superseded(unit);
-        if let (Some(retry_in_ms), Some(execution), true) = (wait, execution, again) {
-            return self.try_again(unit, attempt, execution, failure, retry_in_ms, uncommitted).await;
-        }
-        self.failed(unit, attempt, execution, failure, uncommitted).await
-    }
-
-    /// Writes records that belong to no event.
-    async fn write(&self, uncommitted: Uncommitted) -> Result<(), DataflowError> {
-        let written = self.storage.refs().write(uncommitted.changes).await;
-        written.map_err(|error| self.interrupted(error))
-    }
-
-    async fn try_again(
-        &mut self,
-        unit: Unit,
-        attempt: u32,
-        execution: ExecutionId,
-        failure: Failure,
-        retry_in_ms: u64,
-        uncommitted: Uncommitted,
-    ) -> Result<(), DataflowError> {
-        let wait = self.seq;
-        self.waits.insert(unit, wait);
-        self.work.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(retry_in_ms)).await;
-            (unit, Report::RetryIsDue { wait })
-        });
-        let (task, item) = self.name_of(unit);
-        let Uncommitted { mut changes, lease } = uncommitted;
-        changes.push(self.history(unit, Some(execution), None, false, false));
-        let event = EventKind::AttemptFailed { task, item, attempt, execution, failure, retry_in_ms };
-        self.happened_with(Some(unit), event, changes, lease).await
-    }
-
-    async fn failed(
-        &mut self,
-        unit: Unit,
-        attempt: u32,
-        execution: Option<ExecutionId>,
-        failure: Failure,
-        uncommitted: Uncommitted,
-    ) -> Result<(), DataflowError> {
-        let superseded = self.flow.is_superseded(unit);
-        let (task, item) = self.name_of(unit);
-        let Uncommitted { mut changes, lease } = uncommitted;
-        if failure != Failure::Cancelled {
-            changes.extend(execution.map(|_| self.history(unit, execution, None, false, false)));
-            if !superseded {
-                let (task, item, failure) = (task.clone(), item.clone(), failure.clone());
-                self.failures.push((unit, TaskFailure { task, item, attempt, execution, failure }));
-            }
-        }
-        let event = EventKind::TaskFailed { task, item, attempt, execution, failure, superseded };
-        self.happened_with(Some(unit), event, changes, lease).await
-    }
-
-    async fn completed(
-        &mut self,
-        unit: Unit,
-        because: Option<RunReason>,
-        (execution, output): (Option<ExecutionId>, ObjectRef),
-        cached: bool,
-        took_ms: u64,
-        uncommitted: Uncommitted,
-    ) -> Result<(), DataflowError> {
-        let superseded = self.flow.is_superseded(unit);
-        let (task, item) = self.name_of(unit);
-        let Uncommitted { mut changes, lease } = uncommitted;
-        let mut is_published = false;
-        if item.is_none() && !superseded {
-            let (key, now) = (self.key(unit), self.options.clock.now());
-            let index = self.flow.task_of(unit);
-            let published = self.publisher.completed(&self.graph, index, key, execution, output, now);
-            is_published = published.is_some();
-            changes.extend(published);
-        }
-        if !cached || is_published {
-            changes.push(self.history(unit, execution, Some(output), cached, is_published));
-        }
-        if !cached && execution.is_some() {
-            self.durations.insert(task.clone(), took_ms);
-        }
-        let event =
-            EventKind::TaskCompleted { task, item, execution, output, cached, because, took_ms, superseded };
-        self.happened_with(Some(unit), event, changes, lease).await
-    }
-
-    /// The change that records what the next event says in the history of its task.
-    fn history(
-        &self,
-        unit: Unit,
-        execution: Option<ExecutionId>,
-        output: Option<ObjectRef>,
-        cached: bool,
-        published: bool,
-    ) -> RefChange {
-        let (task, item) = self.name_of(unit);
-        let because = self.flow.run_reason(unit);
-        let at = self.options.clock.now();
-        let record = HistoryRecord { at, item, execution, output, cached, published, because };
-        history::add(&self.record.workspace, &task, self.record.run, self.seq, &record)
-    }
-
-    async fn end(&mut self, state: RunState) -> Result<RunReport, DataflowError> {
-        // Only waits for a next attempt can be left.
-        self.work.shutdown().await;
-        let now = self.options.clock.now();
-        let summary = self.flow.summary(now);
-        self.record.state = state;
-        self.record.ended = Some(now);
-        self.record.summary = Some(summary);
-        let mut changes = runs::end(self.record).to_vec();
-        if summary.executed > 0 {
-            changes.push(history::record_durations(&self.record.workspace, &self.durations));
-        }
-        self.happened(None, EventKind::RunEnded { state, summary }, changes).await?;
-        // A task that failed, was taken back and failed again is told once, as it stands.
-        let mut failures: BTreeMap<Unit, TaskFailure> = BTreeMap::new();
-        let mut order = Vec::new();
-        for (unit, failure) in std::mem::take(&mut self.failures) {
-            if self.flow.has_failed(unit) && failures.insert(unit, failure).is_none() {
-                order.push(unit);
-            }
-        }
-        Ok(RunReport {
-            run: self.record.run,
-            workspace: self.record.workspace.clone(),
-            state,
-            summary,
-            failures: order.iter().filter_map(|unit| failures.remove(unit)).collect(),
-            operation: self.changes.operation(),
-            unassigned: self.flow.unassigned().cloned().collect(),
-            lost: None,
-        })
-    }
 }
 
 fn label(workspace: &e3_types::WorkspaceName, task: &Name, item: Option<&str>) -> String {
@@ -555,13 +391,5 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> TaskResult {
         "the runner panicked: {}; please report this as a defect of e3",
         text.unwrap_or("no message")
     );
-    let failure = Failure::Error { class: ErrorClass::Internal, message };
-    TaskResult {
-        outcome: Err(failure),
-        cached: false,
-        execution: None,
-        took_ms: 0,
-        notes: Vec::new(),
-        uncommitted: Uncommitted::default(),
-    }
+    TaskResult::without_execution(Failure::Error { class: ErrorClass::Internal, message })
 }

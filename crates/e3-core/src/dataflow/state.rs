@@ -11,12 +11,11 @@ use std::{
 };
 
 use e3_types::{
-    DatasetPath, Event, EventKind, Failure, Hash, Name, ObjectRef, RunReason, RunState, RunSummary,
-    SkipReason, Timestamp,
+    DatasetPath, Event, EventKind, Failure, Name, ObjectRef, RunReason, RunState, RunSummary, Timestamp,
 };
 
 use super::{
-    action::{Action, Unit, UnitState},
+    action::{Action, Unit},
     graph::{Graph, Input, RootIndex, TaskIndex},
     items::{Expansion, Item},
     ready::Ready,
@@ -101,7 +100,7 @@ pub struct Dataflow {
     /// By task: how many dependencies are not done.
     pub(super) missing: Vec<u32>,
     /// By task: why the cache is not asked about it, if it is not.
-    uncached: Vec<Option<RunReason>>,
+    pub(super) uncached: Vec<Option<RunReason>>,
     /// By task: how long the longest path from here to the end takes, itself included.
     remaining: Vec<u64>,
     pub(super) roots: Vec<Option<ObjectRef>>,
@@ -121,7 +120,7 @@ pub struct Dataflow {
     cancelled: bool,
     cancel_sent: bool,
     ended: bool,
-    started: Timestamp,
+    pub(super) started: Timestamp,
     pub(super) summary: RunSummary,
 }
 
@@ -359,114 +358,6 @@ impl Dataflow {
         self.cancelled
             || self.cancel_sent
             || (self.summary.failed > 0 && self.on_failure != OnFailure::KeepGoing)
-    }
-
-    /// The task that a unit belongs to.
-    pub fn task_of(&self, unit: Unit) -> TaskIndex {
-        match unit.at().checked_sub(self.graph.len()) {
-            None => TaskIndex(unit.0),
-            Some(item) => self.items[item].task,
-        }
-    }
-
-    /// The task object that is executed for a unit, and the objects that it reads, in its order. Known for every unit that
-    /// an action names.
-    pub fn key(&self, unit: Unit) -> (Hash, Vec<Hash>) {
-        let task = self.task_of(unit);
-        let value = |input: &Input| match input {
-            Input::Root(root) => self.roots[root.at()],
-            Input::Task(producer) => self.outputs[producer.at()],
-        };
-        let inputs = self.graph.inputs(task).iter();
-        let mut inputs: Vec<Hash> =
-            inputs.map(|input| value(input).expect("what is ready has all its inputs").hash).collect();
-        match (self.item(unit), self.graph.each(task)) {
-            (Some(item), Some(each)) => {
-                inputs[each] = item.input;
-                (item.object, inputs)
-            }
-            _ => (self.graph.object(task), inputs),
-        }
-    }
-
-    /// The task object of a task that runs once per entry, and the folder of the entries.
-    pub(crate) fn folder_of(&self, task: TaskIndex) -> Option<(Hash, ObjectRef)> {
-        let folder = match self.graph.inputs(task)[self.graph.each(task)?] {
-            Input::Root(root) => self.roots[root.at()]?,
-            Input::Task(producer) => self.outputs[producer.at()]?,
-        };
-        Some((self.graph.object(task), folder))
-    }
-
-    /// Why the cache could not answer about a unit that runs.
-    pub(super) fn run_reason(&self, unit: Unit) -> Option<RunReason> {
-        if let Phase::Running(because) = self.phases[unit.at()] { Some(because) } else { None }
-    }
-
-    /// Whether the cache is to be asked about a unit, which it has not been yet.
-    pub fn is_unchecked(&self, unit: Unit) -> bool {
-        self.phases[unit.at()] == Phase::Unchecked
-    }
-
-    /// Why the cache is not to be asked about a unit, if it is not.
-    pub fn uncached(&self, unit: Unit) -> Option<RunReason> {
-        self.uncached[self.task_of(unit).at()]
-    }
-
-    /// Whether a unit runs on inputs that have changed meanwhile.
-    pub fn is_superseded(&self, unit: Unit) -> bool {
-        matches!(self.phases[unit.at()], Phase::Superseded(_))
-    }
-
-    /// All units that there are so far: the tasks, then the entries.
-    pub fn units(&self) -> impl Iterator<Item = Unit> + use<> {
-        (0_u32..).map(Unit).take(self.phases.len())
-    }
-
-    /// How a unit stands.
-    pub fn state(&self, unit: Unit) -> UnitState {
-        match self.phases[unit.at()] {
-            Phase::Waiting
-            | Phase::Unexpanded
-            | Phase::Expanded
-            | Phase::Unassembled
-            | Phase::Unchecked
-            | Phase::Runnable(_)
-            | Phase::Backoff(_)
-            | Phase::Doomed(_) => UnitState::Pending,
-            Phase::Running(_) => UnitState::Running,
-            Phase::Superseded(_) => UnitState::Superseded,
-            Phase::Done { .. } => self.outputs[unit.at()].map_or(UnitState::Pending, UnitState::Done),
-            Phase::Failed => UnitState::Failed,
-            Phase::Skipped(obstacle) => UnitState::Skipped(self.reason(obstacle)),
-            Phase::Cancelled => UnitState::Cancelled,
-            Phase::Gone => UnitState::Gone,
-        }
-    }
-
-    /// Whether a unit has failed.
-    pub fn has_failed(&self, unit: Unit) -> bool {
-        self.phases[unit.at()] == Phase::Failed
-    }
-
-    /// The inputs without a value that tasks were skipped for.
-    pub fn unassigned(&self) -> impl Iterator<Item = &DatasetPath> {
-        self.phases.iter().filter_map(|phase| match phase {
-            Phase::Skipped(Obstacle::Root(root)) => Some(&self.graph.roots()[root.at()]),
-            _ => None,
-        })
-    }
-
-    /// The totals at `now`.
-    pub fn summary(&self, now: Timestamp) -> RunSummary {
-        RunSummary { wall_ms: now.ms_since(self.started), ..self.summary }
-    }
-
-    pub(super) fn reason(&self, obstacle: Obstacle) -> SkipReason {
-        match obstacle {
-            Obstacle::Task(task) => SkipReason::Failed { task: self.graph.name(task).clone() },
-            Obstacle::Root(root) => SkipReason::Unassigned { dataset: self.graph.roots()[root.at()].clone() },
-        }
     }
 
     /// Takes a unit out of whatever its phase counts it in.

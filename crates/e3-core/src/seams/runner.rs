@@ -103,6 +103,20 @@ pub struct TaskResult {
     pub uncommitted: Uncommitted,
 }
 
+impl TaskResult {
+    /// It never came to an execution.
+    pub fn without_execution(failure: Failure) -> Self {
+        Self {
+            outcome: Err(failure),
+            cached: false,
+            execution: None,
+            took_ms: 0,
+            notes: Vec::new(),
+            uncommitted: Uncommitted::default(),
+        }
+    }
+}
+
 /// Records that are still to be written. Until then nobody else executes the same: the lease is in here.
 #[derive(Debug, Clone, Default)]
 pub struct Uncommitted {
