@@ -166,9 +166,12 @@ impl Context {
         keep_scratch: bool,
     ) -> Result<LocalTaskRunner> {
         // What a process left that was killed together with its watchdog.
-        storage
+        let left = storage
             .clear_abandoned(|folder| e3_process::end_processes_in(folder).map(drop))
             .map_err(|error| CliError::environment("removing what a dead process has left", error))?;
+        for (path, error) in left {
+            self.console.warn(&format!("`{}` is left over and cannot be removed: {error}", path.display()));
+        }
         let scratch = storage
             .scratch()
             .map_err(|error| CliError::environment("making a folder for tasks to run in", error))?;

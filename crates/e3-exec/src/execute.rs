@@ -136,29 +136,27 @@ impl Execution<'_> {
         outcome: &mut Outcome,
     ) -> Result<ObjectRef, Stopped> {
         let scratches = &self.workshop.scratches;
-        let scratch =
+        let mut scratch =
             scratches.take().map_err(|error| Unavailable::new(making(scratches.folder()), error))?;
-        let verdict = self.in_scratch(&scratch, task, inputs, outcome).await;
-        let is_alone = outcome.notes.is_empty();
-        if let Err(error) = self.clear(scratch, is_alone).await {
+        let verdict = self.in_scratch(&mut scratch, task, inputs, outcome).await;
+        if let Err(error) = self.clear(scratch).await {
             // The result stands; what is left goes with the next start.
             tracing::warn!(%error, execution = %self.execution, "a scratch folder was left behind");
         }
         verdict
     }
 
-    /// Makes a scratch folder ready for the next task, if nothing of this one may still be at work in it.
-    async fn clear(&self, scratch: Scratch, is_alone: bool) -> Result<(), Unavailable> {
+    /// Makes a scratch folder ready for the next task.
+    async fn clear(&self, scratch: Scratch) -> Result<(), Unavailable> {
         let scratches = Arc::clone(&self.workshop.scratches);
         // A few files; a task that makes folders may have made large ones.
-        let is_quick = is_alone && scratch.is_flat();
+        let is_quick = scratch.is_flat();
         let keep_in = self.workshop.keep_in.clone().map(|folder| (folder, self.execution.to_string()));
         let clear = move || match keep_in {
             Some((folder, name)) => {
                 fs::create_dir_all(&folder).and_then(|()| scratch.keep(&folder.join(name)))
             }
-            None if is_alone => scratches.give_back(scratch),
-            None => scratch.remove(),
+            None => scratches.give_back(scratch),
         };
         if is_quick {
             return clear().map_err(|error| Unavailable::new(CLEARING, error));
@@ -168,7 +166,7 @@ impl Execution<'_> {
 
     async fn in_scratch(
         &self,
-        scratch: &Scratch,
+        scratch: &mut Scratch,
         task: Hash,
         inputs: &[Hash],
         outcome: &mut Outcome,
@@ -196,6 +194,8 @@ impl Execution<'_> {
             supervisor: self.workshop.supervisor.clone(),
             home: scratch.path().to_owned(),
         };
+        // Until it is known that nothing of this task can still be at work in it.
+        scratch.retire(true);
         let ended = self.spawn(&command, &mut outcome.notes).await;
         // Looked at in any case: an altered file must be known, however the task ended.
         let (changed, gone) = if staged.len() <= FEW {
@@ -207,6 +207,7 @@ impl Execution<'_> {
             Stopped::error(error.class(), format!("looking at objects that a task may have changed: {error}"))
         })?;
         let ended = ended?;
+        scratch.retire(ended.unexplained || ended.leaked || !ended.strays.is_empty());
         outcome.usage = usage_of(&ended);
         outcome.notes.extend(notes_of(&ended, &self.options.limits));
         let full = matches!(ended.exit, Exit::Code(1..)) && {

@@ -30,11 +30,20 @@ pub struct Scratches {
 pub(crate) struct Scratch {
     path: PathBuf,
     /// How its folders looked when they were made: a task may do anything to them.
-    looks: [Look; 3],
+    looks: [Look; 4],
+    /// It is not to be used again.
+    is_retired: bool,
 }
 
-/// A folder as it was made: its inode, and its mode.
-type Look = (u64, u32);
+/// A folder as it was made.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    inode: u64,
+    mode: u32,
+    /// What cannot be seen from its mode: extended attributes, access control lists among them, and flags such as
+    /// "immutable", where the system has them.
+    more: (usize, u64),
+}
 
 impl Scratches {
     /// Folders in `folder`, which must be there; best on the file system of the objects.
@@ -58,7 +67,7 @@ impl Scratches {
 
     /// Empties one for the next task. One that cannot be made as it was is removed.
     pub(crate) fn give_back(&self, scratch: Scratch) -> io::Result<()> {
-        if scratch.is_as_made() && scratch.empty().is_ok() {
+        if !scratch.is_retired && scratch.is_as_made() && scratch.empty().is_ok() {
             self.free.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
             return Ok(());
         }
@@ -80,15 +89,21 @@ impl Drop for Scratches {
 impl Scratch {
     fn make(path: PathBuf) -> io::Result<Self> {
         fs::create_dir(&path)?;
-        let [work, inputs, temporary] = Self::folders(&path);
+        let [_, work, inputs, temporary] = Self::folders(&path);
         for folder in [&work, &inputs, &temporary] {
             fs::create_dir(folder)?;
         }
-        Ok(Self { looks: [look(&work)?, look(&inputs)?, look(&temporary)?], path })
+        let looks = [look(&path)?, look(&work)?, look(&inputs)?, look(&temporary)?];
+        Ok(Self { looks, path, is_retired: false })
     }
 
-    fn folders(path: &Path) -> [PathBuf; 3] {
-        [path.join("work"), path.join("work/inputs"), path.join("tmp")]
+    fn folders(path: &Path) -> [PathBuf; 4] {
+        [path.to_owned(), path.join("work"), path.join("work/inputs"), path.join("tmp")]
+    }
+
+    /// Says whether it must not be used again: something of the task may still be at work in it.
+    pub(crate) fn retire(&mut self, is_retired: bool) {
+        self.is_retired = is_retired;
     }
 
     /// All of it.
@@ -111,7 +126,7 @@ impl Scratch {
     pub(crate) fn is_flat(&self) -> bool {
         let links = Self::folders(&self.path)
             .map(|folder| fs::symlink_metadata(folder).map_or(0, |found| found.nlink()));
-        links == [3, 2, 2]
+        links == [4, 3, 2, 2]
     }
 
     fn is_as_made(&self) -> bool {
@@ -120,12 +135,13 @@ impl Scratch {
     }
 
     fn empty(&self) -> io::Result<()> {
-        for folder in Self::folders(&self.path) {
-            for entry in fs::read_dir(&folder)? {
+        let folders = Self::folders(&self.path);
+        for folder in &folders {
+            for entry in fs::read_dir(folder)? {
                 let entry = entry?;
                 if !entry.file_type()?.is_dir() {
                     fs::remove_file(entry.path())?;
-                } else if entry.file_name() != "inputs" || !folder.ends_with("work") {
+                } else if !folders.contains(&entry.path()) {
                     remove_tree(&entry.path())?;
                 }
             }
@@ -145,7 +161,25 @@ impl Scratch {
 
 fn look(folder: &Path) -> io::Result<Look> {
     let metadata = fs::symlink_metadata(folder)?;
-    Ok((metadata.ino(), metadata.mode()))
+    Ok(Look { inode: metadata.ino(), mode: metadata.mode(), more: look_closer(folder)? })
+}
+
+#[cfg(target_os = "linux")]
+fn look_closer(folder: &Path) -> io::Result<(usize, u64)> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, llistxattr, statx};
+    let attributes = match llistxattr(folder, &mut [0_u8; 256][..]) {
+        Err(rustix::io::Errno::NOTSUP) => 0,
+        // More than any folder has that was just made.
+        Err(rustix::io::Errno::RANGE) => usize::MAX,
+        other => other?,
+    };
+    let flags = statx(CWD, folder, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)?.stx_attributes;
+    Ok((attributes, flags.bits()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn look_closer(_: &Path) -> io::Result<(usize, u64)> {
+    Ok((0, 0))
 }
 
 /// Removes a folder, also one in which the task has taken permissions away.
@@ -207,7 +241,12 @@ mod tests {
 
     #[test]
     fn one_that_a_task_has_rebuilt_is_not_used_again() {
-        let spoil: [fn(&Scratch); 3] = [
+        let spoil: [fn(&mut Scratch); 5] = [
+            |scratch| scratch.retire(true),
+            |scratch| {
+                let name = "user.left";
+                rustix::fs::setxattr(scratch.work(), name, b"x", rustix::fs::XattrFlags::empty()).unwrap();
+            },
             |scratch| fs::remove_dir(scratch.work().join("inputs")).unwrap(),
             |scratch| fs::set_permissions(scratch.temporary(), fs::Permissions::from_mode(0o500)).unwrap(),
             |scratch| {
@@ -215,13 +254,13 @@ mod tests {
                 symlink("/tmp", scratch.temporary()).unwrap();
             },
         ];
-        for spoil in spoil {
+        for (number, spoil) in spoil.into_iter().enumerate() {
             let (_folder, scratches) = scratches();
-            let scratch = scratches.take().unwrap();
+            let mut scratch = scratches.take().unwrap();
             let path = scratch.path().to_owned();
-            spoil(&scratch);
+            spoil(&mut scratch);
             scratches.give_back(scratch).unwrap();
-            assert!(!path.exists());
+            assert!(!path.exists(), "{number}");
             assert_ne!(scratches.take().unwrap().path(), path);
         }
     }

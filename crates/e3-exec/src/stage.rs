@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -24,9 +24,23 @@ pub struct StagedFile {
     pub path: PathBuf,
     /// What it is.
     pub object: ObjectRef,
+    /// Whether it is executable.
+    pub executable: bool,
 }
 
 impl StagedFile {
+    /// Takes back a change of the mode: the file may be the object itself, and others read it.
+    pub(crate) fn restore_mode(&self) -> io::Result<()> {
+        let wanted = if self.executable { 0o555 } else { 0o444 };
+        match fs::symlink_metadata(&self.path) {
+            Ok(now) if now.is_file() && now.mode() & 0o7777 != wanted => {
+                fs::set_permissions(&self.path, fs::Permissions::from_mode(wanted))
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the file has been written to; none if it is no longer there under its name.
     pub fn was_changed(&self) -> io::Result<Option<bool>> {
         match fs::symlink_metadata(&self.path) {
@@ -106,7 +120,9 @@ pub async fn materialise(
         items.push(StageItem { object, to: to.to_owned(), access, executable: false });
     }
     storage.objects().stage_many(&items).await?;
-    Ok(items.into_iter().map(|item| StagedFile { path: item.to, object: item.object }).collect())
+    let staged =
+        |item: StageItem| StagedFile { path: item.to, object: item.object, executable: item.executable };
+    Ok(items.into_iter().map(staged).collect())
 }
 
 /// Makes folders and symbolic links, in the given order.

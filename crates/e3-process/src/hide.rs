@@ -43,20 +43,19 @@ pub(crate) const SYSTEM: [&str; 13] = [
 pub(crate) fn hide(sandbox: &Sandbox) -> io::Result<()> {
     let working_folder = std::env::current_dir()?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    let mut shown = Vec::new();
     let asked = sandbox.readable.iter().chain(&sandbox.writable).map(PathBuf::as_path);
-    let wanted: Vec<&Path> = asked.chain(deep_system()).collect();
+    // Whose names are to be resolved is often told by a link to somewhere else.
+    let names = sandbox.network.then_some(Path::new("/etc/resolv.conf"));
+    let wanted: Vec<&Path> = asked.chain(deep_system()).chain(names).collect();
+    let mut shown = Vec::new();
     for path in wanted {
-        // Links are followed: what is shown is shown at the place that it is asked for.
-        match open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(file) => shown.push((path.to_owned(), file)),
-            Err(rustix::io::Errno::NOENT) => {}
-            Err(error) => {
-                return Err(io::Error::new(
-                    io::Error::from(error).kind(),
-                    format!("{}: {error}", path.display()),
-                ));
-            }
+        // What is shown is shown at its own place, so that links to it lead there, and at the place that was asked for.
+        match fs::canonicalize(path)
+            .and_then(|real| Ok((open(&real, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?, real)))
+        {
+            Ok((file, real)) => shown.push((path.to_owned(), real, file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
         }
     }
     let kept: BTreeSet<PathBuf> = SYSTEM
@@ -71,8 +70,11 @@ pub(crate) fn hide(sandbox: &Sandbox) -> io::Result<()> {
             cover(&entry.path())?;
         }
     }
-    for (path, file) in &shown {
-        show(path, file)?;
+    for (path, real, file) in &shown {
+        show(real, file)?;
+        if !path.exists() {
+            show(path, file)?;
+        }
     }
     make_read_only(Path::new("/"), true)?;
     for path in &sandbox.writable {

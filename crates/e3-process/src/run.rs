@@ -128,6 +128,8 @@ pub struct Ended {
     pub leaked: bool,
     /// The processes that had left the group and were found and ended, by name.
     pub strays: Vec<String>,
+    /// Whether there is a child now that nobody knows: of a process that still runs, or one that hides, and may be this one's.
+    pub unexplained: bool,
     /// What it used.
     pub usage: Usage,
 }
@@ -222,13 +224,14 @@ pub async fn run<Error: Send>(
     child.signal(Signal::KILL).map_err(RunError::Wait)?;
 
     // 3. What has left the group.
-    let mut strays = Vec::new();
+    let (mut strays, mut unexplained) = (Vec::new(), false);
     if let Some(supervisor) = command.supervisor.clone()
         && supervisor.may_have_strays().map_err(RunError::Wait)?
     {
         let home = command.home.clone();
-        let searched = tokio::task::spawn_blocking(move || supervisor.end_strays(&home)).await;
-        strays = searched.map_err(io::Error::other).flatten().map_err(RunError::Wait)?;
+        let search = move || Ok((supervisor.end_strays(&home)?, supervisor.may_have_strays()?));
+        let searched = tokio::task::spawn_blocking(search).await;
+        (strays, unexplained) = searched.map_err(io::Error::other).flatten().map_err(RunError::Wait)?;
     }
 
     // 4. The rest of the output. Only a process that was not found can still hold it open.
@@ -251,7 +254,7 @@ pub async fn run<Error: Send>(
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => return Err(RunError::Wait(io::Error::other(format!("unexpected status {status}")))),
     };
-    Ok(Ended { exit, timed_out, stopped, wants_terminal, leaked, strays, usage })
+    Ok(Ended { exit, timed_out, stopped, wants_terminal, leaked, strays, unexplained, usage })
 }
 
 /// Waits until a moment, or for ever if there is none.

@@ -8,6 +8,9 @@
 //! None of this costs a started process anything: it goes through `posix_spawn`, with nothing between it and its program.
 //! A parent-death signal would need code there, and would not reach the children of a child.
 //!
+//! There is one supervisor for a process, and everything that the process starts is started with it: what it does not know, it
+//! takes for something that was left behind.
+//!
 //! Limits: if the watchdog is killed together with this process, what is left is found by whoever next asks for the folder
 //! (`end_processes_in`). Outside of Linux there is neither subreaper nor /proc, and a process that leaves its group is
 //! not found.
@@ -154,8 +157,13 @@ fn children() -> io::Result<Vec<i32>> {
 }
 
 impl Supervisor {
-    /// Ends all that was inherited: no task runs any more that it could belong to.
+    /// Ends all that was inherited: no task runs any more that it could belong to. Where there were children before, it could be
+    /// theirs as well; then only what is known by its folder is ended.
     fn end_rest(&self) -> io::Result<()> {
+        if self.foreign.get().is_some_and(|foreign| !foreign.is_empty()) {
+            crate::found::end_processes_in(&self.folder)?;
+            return self.inherited().map(drop);
+        }
         loop {
             let rest = self.inherited()?;
             if rest.is_empty() {

@@ -21,6 +21,10 @@ use crate::{
     objects::copy_and_hash,
 };
 
+/// The mode of an object, and that of its executable twin.
+pub(crate) const PLAIN: u32 = 0o444;
+pub(crate) const EXECUTABLE: u32 = 0o555;
+
 /// Where altered files are put.
 #[derive(Debug)]
 pub(crate) struct Quarantine(pub(crate) PathBuf);
@@ -35,7 +39,7 @@ impl Quarantine {
         fresh: impl FnOnce() -> io::Result<PathBuf>,
     ) -> io::Result<Option<u64>> {
         match fs::metadata(path) {
-            Ok(metadata) if is_sealed(&metadata) => Ok(Some(metadata.len())),
+            Ok(metadata) if is_sealed(&metadata, PLAIN) => Ok(Some(metadata.len())),
             Ok(_) => self.judge(hash, path, fresh),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error),
@@ -49,7 +53,7 @@ impl Quarantine {
         path: &Path,
         fresh: impl FnOnce() -> io::Result<PathBuf>,
     ) -> io::Result<Option<u64>> {
-        let mut old = match File::open(path) {
+        let mut old = match open_in_any_mode(path) {
             Err(error) if is_missing(&error) => return Ok(None),
             other => other?,
         };
@@ -57,7 +61,7 @@ impl Quarantine {
         let copied = File::create_new(&fresh).and_then(|mut new| copy_and_hash(&mut old, &mut new));
         let found = match copied {
             Ok(found) if found.hash == *hash => {
-                return seal(&fresh, 0o444)
+                return seal(&fresh, PLAIN)
                     .and_then(|()| fs::rename(&fresh, path))
                     .map(|()| Some(found.size));
             }
@@ -79,19 +83,26 @@ impl Quarantine {
 
 /// Sets the mode and the modification time that e3's files have.
 pub(crate) fn seal(path: &Path, mode: u32) -> io::Result<()> {
-    let file = File::open(path).or_else(|_| {
-        // A task may have made a file that even its owner may not read.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        File::open(path)
-    })?;
+    let file = open_in_any_mode(path)?;
     file.set_modified(UNIX_EPOCH + Duration::from_secs(Source::MODIFIED_SECONDS))?;
     file.set_permissions(fs::Permissions::from_mode(mode))
 }
 
-/// Whether a file has not been written to since `seal`, nor made ready for it.
-pub(crate) fn is_sealed(metadata: &fs::Metadata) -> bool {
+/// Opens a file for reading that a task may have made one which even its owner may not read.
+fn open_in_any_mode(path: &Path) -> io::Result<File> {
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o400))?;
+            File::open(path)
+        }
+        other => other,
+    }
+}
+
+/// Whether a file has not been written to since `seal`, nor made ready for it, and has the mode that it got then.
+pub(crate) fn is_sealed(metadata: &fs::Metadata, mode: u32) -> bool {
     let time = (metadata.mtime(), metadata.mtime_nsec());
-    time == (Source::MODIFIED_SECONDS.cast_signed(), 0) && metadata.mode() & 0o222 == 0
+    time == (Source::MODIFIED_SECONDS.cast_signed(), 0) && metadata.mode() & 0o7777 == mode
 }
 
 /// What object the bytes of a file are.

@@ -287,26 +287,29 @@ fn set_lock(file: &File, kind: i32, start: i64, length: i64) -> io::Result<bool>
     }
 }
 
-/// The slots of the others that have a lock in the range of a resource.
+/// The slots of the others that have a lock in the range of a resource. The system tells any one of the locks in a range, so
+/// what is before it and what is behind it are asked for in turn.
 fn slots_of(file: &File, resource: &str) -> io::Result<Vec<i64>> {
     let start = start_of(resource);
-    let (mut from, mut slots) = (start, Vec::new());
-    while from < start + RANGE {
-        let mut found = range(libc::F_WRLCK, from, start + RANGE - from);
+    let (mut open, mut slots) = (vec![(start, start + RANGE)], Vec::new());
+    while let Some((from, to)) = open.pop() {
+        if from >= to {
+            continue;
+        }
+        let mut found = range(libc::F_WRLCK, from, to - from);
         #[cfg(target_os = "linux")]
         let request = FcntlArg::F_OFD_GETLK(&mut found);
         #[cfg(not(target_os = "linux"))]
         let request = FcntlArg::F_GETLK(&mut found);
         fcntl(file, request)?;
         if i32::from(found.l_type) == libc::F_UNLCK {
-            break;
+            continue;
         }
         if found.l_start == start && found.l_len >= SLOTS {
-            slots.push(found.l_len - SLOTS);
-            break;
+            return Ok(vec![found.l_len - SLOTS]);
         }
         slots.push(found.l_start - start);
-        from = found.l_start + 1;
+        open.extend([(from, found.l_start), (found.l_start + 1, to)]);
     }
     Ok(slots)
 }

@@ -20,7 +20,7 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
 use crate::{
     files::{is_missing, with_parent},
-    integrity::{Quarantine, hash_file, is_sealed, seal},
+    integrity::{EXECUTABLE, PLAIN, Quarantine, hash_file, is_sealed, seal},
     owner::Owners,
 };
 
@@ -241,10 +241,10 @@ impl Inner {
                 // A file with another name could be changed under that name: its bytes come in, not the file.
                 if metadata.nlink() == 1 && self.same_file_system(&metadata) {
                     // Sealed first: who still writes to it while it is hashed breaks the seal.
-                    seal(&from, 0o444).map_err(|error| failed("sealing", &from, error))?;
+                    seal(&from, PLAIN).map_err(|error| failed("sealing", &from, error))?;
                     let object = hash_file(&from).map_err(|error| failed("reading", &from, error))?;
                     let after = fs::metadata(&from).map_err(|error| failed("reading", &from, error))?;
-                    if !is_sealed(&after) || after.len() != object.size {
+                    if !is_sealed(&after, PLAIN) || after.len() != object.size {
                         let busy = io::Error::other(
                             "it is still being written to, by something that the task left running",
                         );
@@ -284,7 +284,7 @@ impl Inner {
     ) -> Result<ObjectRef, ObjectError> {
         let (mut file, path) = self.incoming_file()?;
         let kept = fill(&mut file, &path).and_then(|object| {
-            seal(&path, 0o444).map_err(|error| failed("sealing", &path, error))?;
+            seal(&path, PLAIN).map_err(|error| failed("sealing", &path, error))?;
             self.keep(&path, object).map(|()| object)
         });
         if kept.is_err() {
@@ -324,8 +324,8 @@ impl Inner {
         }
         let mut source = File::open(&path).map_err(|error| self.missing_or(hash, "opening", error))?;
         let mode = match (item.access, item.executable) {
-            (Access::ReadOnly, false) => 0o444,
-            (Access::ReadOnly, true) => 0o555,
+            (Access::ReadOnly, false) => PLAIN,
+            (Access::ReadOnly, true) => EXECUTABLE,
             (Access::Private, false) => 0o644,
             (Access::Private, true) => 0o755,
         };
@@ -336,8 +336,9 @@ impl Inner {
     fn link(&self, item: &StageItem, path: &Path) -> Result<bool, ObjectError> {
         let linked = if item.executable {
             let executable = self.executable_path(&item.object.hash);
-            let is_sound =
-                |metadata: fs::Metadata| is_sealed(&metadata) && metadata.len() == item.object.size;
+            let is_sound = |metadata: fs::Metadata| {
+                is_sealed(&metadata, EXECUTABLE) && metadata.len() == item.object.size
+            };
             if !fs::metadata(&executable).is_ok_and(is_sound) {
                 self.make_executable(path, &executable)?;
             }
@@ -348,7 +349,14 @@ impl Inner {
         match linked {
             Ok(()) => Ok(true),
             Err(error)
-                if matches!(error.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::TooManyLinks) =>
+                // The last two where files of others must not be linked, or there are no links: a copy will do.
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::CrossesDevices
+                        | io::ErrorKind::TooManyLinks
+                        | io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::Unsupported
+                ) =>
             {
                 Ok(false)
             }
@@ -360,7 +368,7 @@ impl Inner {
     fn make_executable(&self, path: &Path, executable: &Path) -> Result<(), ObjectError> {
         let aside = self.incoming_path().map_err(|error| failed("making", &self.folder, error))?;
         File::open(path)
-            .and_then(|mut source| self.copy_to(&mut source, &aside, 0o555))
+            .and_then(|mut source| self.copy_to(&mut source, &aside, EXECUTABLE))
             .and_then(|()| fs::rename(&aside, executable))
             .map_err(|error| failed("making", executable, error))
     }

@@ -92,15 +92,20 @@ impl Owners {
     }
 
     /// Removes the scratch folders of owners that are dead. `end` is called for each before: there may be processes in it.
-    pub(crate) fn clear_abandoned(&self, end: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    /// Returns those that could not be removed.
+    pub(crate) fn clear_abandoned(
+        &self,
+        end: impl Fn(&Path) -> io::Result<()>,
+    ) -> io::Result<Vec<(PathBuf, io::Error)>> {
         self.register()?;
+        let mut left = Vec::new();
         for (owner, path) in owners_in(&self.root.join("scratch"))? {
             if !self.is_alive(owner)? {
-                end(&path)?;
-                remove_tree(&path)?;
+                let cleared = end(&path).and_then(|()| remove_tree(&path));
+                left.extend(cleared.err().map(|error| (path, error)));
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// Removes what dead owners have left but for their scratch folders: see `clear_abandoned`.

@@ -119,7 +119,7 @@ impl LocalStorage {
     fn open_with(root: &Path, clock: &dyn Clock, create: bool) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Io { path: root.to_owned(), source };
         // Scratch folders are used by processes with another working folder.
-        let root = &std::path::absolute(root).map_err(failed)?;
+        let root = &fs::canonicalize(root).map_err(failed)?;
         let path = root.join(DATABASE);
         let connection = database::open(&path, create)?;
         let owners = Arc::new(Owners::new(root, clock.new_owner()));
@@ -141,8 +141,12 @@ impl LocalStorage {
     }
 
     /// Removes the scratch folders of processes that have died. `end` is called for each before, and ends the processes that
-    /// may still work in it.
-    pub fn clear_abandoned(&self, end: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    /// may still work in it. Returns those that could not be removed: a task may have left something there that only somebody
+    /// else may remove.
+    pub fn clear_abandoned(
+        &self,
+        end: impl Fn(&Path) -> io::Result<()>,
+    ) -> io::Result<Vec<(PathBuf, io::Error)>> {
         self.owners.clear_abandoned(end)
     }
 

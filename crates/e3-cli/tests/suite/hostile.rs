@@ -383,3 +383,58 @@ fn a_program_that_a_sandbox_does_not_show_is_told_as_such() {
     project.write("e3.toml", &shown);
     assert!(project.e3(&["run"]).stderr.contains("wrote no output"), "it ran");
 }
+
+#[test]
+fn what_hides_from_its_own_task_does_not_reach_the_next_one() {
+    // It has cleared its environment, left its group and its folder; it knows where the next task would run.
+    let hide = "W=$(pwd); (env -i /usr/bin/setsid /bin/sh -c \"cd /; echo x > KEEP/hidden; while :; do echo evil >> $W/output; \
+                echo x > $W/inputs/evil; sleep 0.01; done\" > /dev/null 2>&1 &); \
+                while [ ! -e KEEP/hidden ]; do sleep 0.01; done; until mkdir {output} 2> /dev/null; do rm -f {output}; done";
+    let next = "output = \"dir\"\n[tasks.next]\ncommand = \"sleep 0.2; ls inputs > {output}; ls {bad}\"\n";
+    let project = project(hide, next);
+    project.done(&["run", "-j1"]);
+    assert_eq!(project.done(&["get", "next"]).stdout, "bad\n", "only what was staged is there");
+}
+
+#[test]
+fn a_mode_that_a_task_changes_is_put_back() {
+    for (change, then) in [
+        ("chmod 000 {big}", "[ \"$(stat -c %a {big})\" = 444 ]; cat {big} > /dev/null"),
+        ("chmod +x {big}", "[ \"$(stat -c %a {big})\" = 444 ]"),
+        ("chmod 444 tool.sh", "./tool.sh; [ \"$(stat -c %a tool.sh)\" = 555 ]"),
+        ("chmod 000 {big}; mv {big} away", "cat {big} > /dev/null"),
+    ] {
+        let later = format!(
+            "code = [\"tool.sh\"]\n[tasks.later]\ncommand = '''{then}; cat {{bad}} > {{output}}'''\ninputs = [\"big\"]\n\
+             code = [\"tool.sh\"]\n"
+        );
+        let project = project(&format!("{change}; echo x > {{output}}"), &later);
+        project.write(
+            "e3.toml",
+            &project.read("e3.toml").replace("command = '''", "inputs = [\"big\"]\ncommand = '''"),
+        );
+        let pipeline = project.read("e3.toml").replacen("inputs = [\"big\"]\ncode", "code", 1);
+        project.write("e3.toml", &pipeline);
+        project.write("tool.sh", "#!/bin/sh\necho tool\n");
+        Command::new("chmod").args(["+x", "tool.sh"]).current_dir(project.path()).status().unwrap();
+        project.done(&["run", "-j1"]);
+        assert!(project.done(&["verify"]).stdout.contains("all sound"), "{change}");
+    }
+}
+
+#[test]
+fn a_sandbox_works_where_the_way_to_the_repository_leads_through_a_link() {
+    let project = project("cat {big} > {output}", "sandbox = \"strict\"\n");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link");
+    std::os::unix::fs::symlink(project.path(), &link).unwrap();
+    let repository = link.join("repository").display().to_string();
+    project.done(&["-R", &repository, "run"]);
+    let readable = format!("sandbox_readable = [\"{}\"]", link.display());
+    project.write("e3.toml", &project.read("e3.toml").replace("[run]", &format!("[run]\n{readable}")));
+    project.write(
+        "e3.toml",
+        &project.read("e3.toml").replace("cat {big}", &format!("cat {}/big", link.display())),
+    );
+    project.done(&["run"]);
+}
