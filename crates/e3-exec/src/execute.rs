@@ -147,10 +147,10 @@ impl Execution<'_> {
     }
 
     /// Makes a scratch folder ready for the next task.
-    async fn clear(&self, scratch: Scratch) -> Result<(), Unavailable> {
+    async fn clear(&self, mut scratch: Scratch) -> Result<(), Unavailable> {
         let scratches = Arc::clone(&self.workshop.scratches);
         // A few files; a task that makes folders may have made large ones.
-        let is_quick = scratch.is_flat();
+        let is_quick = scratch.examine();
         let keep_in = self.workshop.keep_in.clone().map(|folder| (folder, self.execution.to_string()));
         let clear = move || match keep_in {
             Some((folder, name)) => {

@@ -9,7 +9,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -65,9 +65,9 @@ impl Scratches {
         )
     }
 
-    /// Empties one for the next task. One that cannot be made as it was is removed.
+    /// Empties one for the next task, after it was examined. One that is retired, or cannot be emptied, is removed.
     pub(crate) fn give_back(&self, scratch: Scratch) -> io::Result<()> {
-        if !scratch.is_retired && scratch.is_as_made() && scratch.empty().is_ok() {
+        if !scratch.is_retired && scratch.empty().is_ok() {
             self.free.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
             return Ok(());
         }
@@ -93,7 +93,7 @@ impl Scratch {
         for folder in [&work, &inputs, &temporary] {
             fs::create_dir(folder)?;
         }
-        let looks = [look(&path)?, look(&work)?, look(&inputs)?, look(&temporary)?];
+        let looks = [look(&path)?.0, look(&work)?.0, look(&inputs)?.0, look(&temporary)?.0];
         Ok(Self { looks, path, is_retired: false })
     }
 
@@ -121,17 +121,15 @@ impl Scratch {
         self.path.join("tmp")
     }
 
-    /// Whether there are no folders in it but those that it was made with: a folder has a link for each that is in it, on
-    /// most file systems.
-    pub(crate) fn is_flat(&self) -> bool {
-        let links = Self::folders(&self.path)
-            .map(|folder| fs::symlink_metadata(folder).map_or(0, |found| found.nlink()));
+    /// Looks at what the task has left of it: it is retired if its folders are not as they were made. Returns whether there are
+    /// no other folders in it, as far as the file system tells: many count a link to a folder for each that is in it.
+    pub(crate) fn examine(&mut self) -> bool {
+        let now = Self::folders(&self.path).map(|folder| look(&folder));
+        let links = now.each_ref().map(|found| found.as_ref().map_or(0, |(_, links)| *links));
+        let is_as_made =
+            now.iter().zip(&self.looks).all(|(now, before)| now.as_ref().is_ok_and(|(now, _)| now == before));
+        self.is_retired |= !is_as_made;
         links == [4, 3, 2, 2]
-    }
-
-    fn is_as_made(&self) -> bool {
-        let folders = Self::folders(&self.path);
-        folders.iter().zip(&self.looks).all(|(folder, before)| look(folder).is_ok_and(|now| now == *before))
     }
 
     fn empty(&self) -> io::Result<()> {
@@ -159,13 +157,9 @@ impl Scratch {
     }
 }
 
-fn look(folder: &Path) -> io::Result<Look> {
-    let metadata = fs::symlink_metadata(folder)?;
-    Ok(Look { inode: metadata.ino(), mode: metadata.mode(), more: look_closer(folder)? })
-}
-
+/// How a folder looks, and how many links it has.
 #[cfg(target_os = "linux")]
-fn look_closer(folder: &Path) -> io::Result<(usize, u64)> {
+fn look(folder: &Path) -> io::Result<(Look, u64)> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, llistxattr, statx};
     let attributes = match llistxattr(folder, &mut [0_u8; 256][..]) {
         Err(rustix::io::Errno::NOTSUP) => 0,
@@ -173,13 +167,16 @@ fn look_closer(folder: &Path) -> io::Result<(usize, u64)> {
         Err(rustix::io::Errno::RANGE) => usize::MAX,
         other => other?,
     };
-    let flags = statx(CWD, folder, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)?.stx_attributes;
-    Ok((attributes, flags.bits()))
+    let found = statx(CWD, folder, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
+    let more = (attributes, found.stx_attributes.bits());
+    Ok((Look { inode: found.stx_ino, mode: u32::from(found.stx_mode), more }, u64::from(found.stx_nlink)))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn look_closer(_: &Path) -> io::Result<(usize, u64)> {
-    Ok((0, 0))
+fn look(folder: &Path) -> io::Result<(Look, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = fs::symlink_metadata(folder)?;
+    Ok((Look { inode: found.ino(), mode: found.mode(), more: (0, 0) }, found.nlink()))
 }
 
 /// Removes a folder, also one in which the task has taken permissions away.
@@ -259,6 +256,7 @@ mod tests {
             let mut scratch = scratches.take().unwrap();
             let path = scratch.path().to_owned();
             spoil(&mut scratch);
+            scratch.examine();
             scratches.give_back(scratch).unwrap();
             assert!(!path.exists(), "{number}");
             assert_ne!(scratches.take().unwrap().path(), path);
