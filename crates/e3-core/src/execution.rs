@@ -219,7 +219,7 @@ where
     let changes = executions::record_end(&record, key, took_ms);
     let mut uncommitted = Uncommitted { changes, lease: Some(Arc::new(lease)) };
     if !options.defer_records {
-        context.storage.refs().write(std::mem::take(&mut uncommitted).changes).await?;
+        std::mem::take(&mut uncommitted).write(context.storage).await?;
     }
     let notes = outcome.notes;
     let outcome = outcome.verdict;

@@ -37,7 +37,7 @@ pub struct Workshop {
     /// How long a task may take to end after SIGTERM.
     pub grace: Duration,
     /// Where scratch folders go when their task has ended; they are removed if there is no such place. It must be on the
-    /// file system of `scratch`.
+    /// file system of `scratches`.
     pub keep_in: Option<PathBuf>,
     /// Who watches over the processes of tasks and what they leave behind. Without one, what leaves the group of its task is
     /// not found, and nobody is there when this process is killed.

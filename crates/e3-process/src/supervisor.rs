@@ -87,7 +87,11 @@ impl Supervisor {
         match watchdog.as_mut().map(process::Child::try_wait).transpose()? {
             Some(None) => return Ok(()),
             // Somebody has ended it; the next one knows as much.
-            Some(Some(_)) => tracing::info!("the watchdog has ended: starting another one"),
+            Some(Some(_)) => {
+                let number = watchdog.as_ref().map(|child| child.id().cast_signed());
+                lock(&self.known).retain(|pid| Some(*pid) != number);
+                tracing::info!("the watchdog has ended: starting another one");
+            }
             None => {}
         }
         *watchdog = self.start_watchdog()?;

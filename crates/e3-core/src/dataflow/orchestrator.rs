@@ -307,31 +307,41 @@ impl<'a> Orchestrator<'a> {
 
     /// Hands a unit that has been started to the runner.
     fn execute(&mut self, unit: Unit, attempt: u32) {
-        let (task, item) = self.name_of(unit);
-        let (object, inputs) = self.flow.key(unit);
-        let cancellation = self.running.child();
+        let force = self.flow.uncached(unit).is_some();
+        let options =
+            TaskExecuteOptions { force, attempt, defer_records: true, ..self.execute_options(unit) };
         if self.options.restart_on_change {
-            self.each.insert(unit, cancellation.clone());
+            self.each.insert(unit, options.cancellation.clone());
         }
+        self.hand_over(unit, options, move |result| Report::Result { attempt, result });
+    }
+
+    /// How a unit is executed, whatever it is executed for.
+    fn execute_options(&self, unit: Unit) -> TaskExecuteOptions {
+        let (task, item) = self.name_of(unit);
         let policy = self.graph.policy(self.flow.task_of(unit));
-        let options = TaskExecuteOptions {
+        TaskExecuteOptions {
             label: label(&self.record.workspace, &task, item.as_deref()),
-            force: self.flow.uncached(unit).is_some(),
-            attempt,
             timeout: policy.timeout_ms.map(Duration::from_millis),
             limits: policy.limits,
             sandbox: policy.sandbox,
-            defer_records: true,
-            cancellation,
-            stdout: None,
-            stderr: None,
-        };
+            cancellation: self.running.child(),
+            ..TaskExecuteOptions::default()
+        }
+    }
+
+    fn hand_over(
+        &mut self,
+        unit: Unit,
+        options: TaskExecuteOptions,
+        report: impl FnOnce(TaskResult) -> Report + Send + 'static,
+    ) {
+        let (object, inputs) = self.flow.key(unit);
         let (runner, storage) = (Arc::clone(&self.options.runner), Arc::clone(self.storage));
         self.work.spawn(async move {
             let execution =
                 AssertUnwindSafe(runner.execute(&*storage, object, &inputs, options)).catch_unwind();
-            let result = execution.await.unwrap_or_else(|panic| panicked(&*panic));
-            (unit, Report::Result { attempt, result })
+            (unit, report(execution.await.unwrap_or_else(|panic| panicked(&*panic))))
         });
     }
 

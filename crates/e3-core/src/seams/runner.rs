@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use e3_types::{ExecutionId, Failure, Hash, ObjectRef, Sandbox, TaskLimits};
 use tokio_util::sync::CancellationToken;
 
-use super::{Lease, RefChange, StorageBackend};
+use super::{Lease, RefChange, RefError, StorageBackend};
 
 /// Executes tasks.
 ///
@@ -122,6 +122,16 @@ impl TaskResult {
 pub struct Uncommitted {
     pub(crate) changes: Vec<RefChange>,
     pub(crate) lease: Option<Arc<Lease>>,
+}
+
+impl Uncommitted {
+    /// Writes them by themselves, and lets others have the lease.
+    pub async fn write(self, storage: &dyn StorageBackend) -> Result<(), RefError> {
+        let Self { changes, lease } = self;
+        storage.refs().write(changes).await?;
+        drop(lease);
+        Ok(())
+    }
 }
 
 impl PartialEq for Uncommitted {

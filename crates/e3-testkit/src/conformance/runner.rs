@@ -26,6 +26,21 @@ pub async fn success_is_recorded_and_cached(fixture: &RunnerFixture) {
     assert_eq!((fixture.executions)(), 1);
 }
 
+/// Records that are left to the caller are not there until it writes them, and are complete then.
+pub async fn deferred_records_are_the_callers_to_write(fixture: &RunnerFixture) {
+    let RunnerFixture { runner, storage, succeeding, .. } = fixture;
+    let options = TaskExecuteOptions { defer_records: true, ..TaskExecuteOptions::default() };
+    let first = runner.execute(&**storage, *succeeding, &[], options).await;
+    let key = ExecutionKey::new(*succeeding, &[]);
+    assert_eq!(executions::results(&**storage, &[key]).await.unwrap(), [None]);
+    first.uncommitted.clone().write(&**storage).await.unwrap();
+    let result = executions::results(&**storage, &[key]).await.unwrap().remove(0).unwrap();
+    assert_eq!((Some(result.execution), &result.outcome), (first.execution, &first.outcome));
+    // Nothing is held any more.
+    drop(first);
+    assert!(runner.execute(&**storage, *succeeding, &[], TaskExecuteOptions::default()).await.cached);
+}
+
 /// With `force` a known result is made again.
 pub async fn force_executes_again(fixture: &RunnerFixture) {
     let RunnerFixture { runner, storage, succeeding, .. } = fixture;

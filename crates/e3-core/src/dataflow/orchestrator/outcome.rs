@@ -55,7 +55,7 @@ impl Orchestrator<'_> {
 
     /// Writes records that belong to no event.
     async fn write(&self, uncommitted: Uncommitted) -> Result<(), DataflowError> {
-        let written = self.storage.refs().write(uncommitted.changes).await;
+        let written = uncommitted.write(&**self.storage).await;
         written.map_err(|error| self.interrupted(error))
     }
 

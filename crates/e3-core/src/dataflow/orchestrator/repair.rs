@@ -4,16 +4,11 @@
 //! The state machine does not know of this: to it, the task that waits is still running, in the place that it has. What is
 //! made again must be what was there, so nothing else is decided anew.
 
-use std::{
-    collections::{HashMap, HashSet},
-    panic::AssertUnwindSafe,
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
 use e3_types::{ErrorClass, EventKind, ExecutionId, Failure, Hash};
-use futures::FutureExt;
 
-use super::{Orchestrator, Report, label, panicked};
+use super::{Orchestrator, Report};
 use crate::{
     DataflowError, Source, TaskExecuteOptions, TaskResult, Uncommitted,
     dataflow::{action::Unit, action::UnitState, entries, graph::Input},
@@ -98,13 +93,11 @@ impl Orchestrator<'_> {
         else {
             return Ok(Some((*producer).into()));
         };
-        if self.flow.state((*producer).into()) == UnitState::Done(self.folder_output(*producer, &outputs)) {
-            let folder = entries::folder(outputs.clone(), self.item_outputs[producer]);
-            if Hash::of(&folder) == missing {
-                let stored = self.storage.objects().put_many(vec![Source::Bytes(folder)]).await;
-                stored.map_err(|error| self.interrupted(error))?;
-                return Ok(Some(unit));
-            }
+        let folder = entries::folder(outputs.clone(), self.item_outputs[producer]);
+        if Hash::of(&folder) == missing {
+            let stored = self.storage.objects().put_many(vec![Source::Bytes(folder)]).await;
+            stored.map_err(|error| self.interrupted(error))?;
+            return Ok(Some(unit));
         }
         Ok(units
             .into_iter()
@@ -113,34 +106,9 @@ impl Orchestrator<'_> {
             .map(|(unit, _)| unit))
     }
 
-    fn folder_output(
-        &self,
-        task: crate::dataflow::graph::TaskIndex,
-        outputs: &[(Arc<str>, e3_types::ObjectRef)],
-    ) -> e3_types::ObjectRef {
-        e3_types::ObjectRef::of(&entries::folder(outputs.to_vec(), self.item_outputs[&task]))
-    }
-
     fn execute_again(&mut self, unit: Unit) {
-        let (object, inputs) = self.flow.key(unit);
-        let (task, item) = self.name_of(unit);
-        let policy = self.graph.policy(self.flow.task_of(unit));
-        let options = TaskExecuteOptions {
-            label: label(&self.record.workspace, &task, item.as_deref()),
-            force: true,
-            timeout: policy.timeout_ms.map(std::time::Duration::from_millis),
-            limits: policy.limits,
-            sandbox: policy.sandbox,
-            cancellation: self.running.child(),
-            ..TaskExecuteOptions::default()
-        };
-        let (runner, storage) = (Arc::clone(&self.options.runner), Arc::clone(self.storage));
-        self.work.spawn(async move {
-            let execution =
-                AssertUnwindSafe(runner.execute(&*storage, object, &inputs, options)).catch_unwind();
-            let result = execution.await.unwrap_or_else(|panic| panicked(&*panic));
-            (unit, Report::Rebuilt { result })
-        });
+        let options = TaskExecuteOptions { force: true, ..self.execute_options(unit) };
+        self.hand_over(unit, options, |result| Report::Rebuilt { result });
     }
 
     /// What was to be made again has been, or not.
