@@ -1,12 +1,15 @@
 //! A child process as something that cannot be forgotten: it is waited for in any case.
 
-use std::{io, os::unix::process::CommandExt, process, process::ExitStatus, sync::Arc};
+#[cfg(target_os = "linux")]
+use std::os::fd::{AsFd, OwnedFd};
+use std::{io, process::ExitStatus, sync::Arc};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::{
     drain::Drain,
     run::Command,
+    spawn,
     supervisor::Supervisor,
     wait::{Usage, take_status, until_ended},
 };
@@ -18,6 +21,8 @@ const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 /// A process in a group of its own. Dropping it kills the group and waits for the process.
 pub(crate) struct Child {
     group: Pid,
+    #[cfg(target_os = "linux")]
+    handle: OwnedFd,
     taken: bool,
     supervisor: Option<Arc<Supervisor>>,
 }
@@ -26,34 +31,51 @@ impl Child {
     /// Starts a process; returns it with its two streams.
     pub(crate) fn spawn(command: &Command) -> io::Result<(Self, Drain, Drain)> {
         let (program, arguments) = command.to_start()?;
-        let mut start = process::Command::new(program);
-        start
-            .args(arguments)
-            .env_clear()
-            .envs(command.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir(&command.folder)
-            .stdin(process::Stdio::null())
-            .stdout(process::Stdio::piped())
-            .stderr(process::Stdio::piped())
-            .process_group(0);
+        let start = || spawn::start(&program, &arguments, &command.environment, &command.folder);
         let supervisor = command.supervisor.clone();
-        let mut child = match &supervisor {
-            Some(supervisor) => supervisor.spawn(&mut start)?,
-            None => start.spawn()?,
+        let started = match &supervisor {
+            Some(supervisor) => supervisor.spawn(start)?,
+            None => start()?,
         };
-        let group =
-            i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id is a positive i32");
         // From here on the process is waited for, whatever happens.
-        let this = Self { group, taken: false, supervisor };
-        let stdout = Drain::new(child.stdout.take().expect("stdout is a pipe"))?;
-        let stderr = Drain::new(child.stderr.take().expect("stderr is a pipe"))?;
-        Ok((this, stdout, stderr))
+        let this = Self {
+            group: started.pid,
+            #[cfg(target_os = "linux")]
+            handle: started.handle,
+            taken: false,
+            supervisor,
+        };
+        Ok((this, Drain::new(started.stdout)?, Drain::new(started.stderr)?))
+    }
+
+    /// Returns when the process itself has ended, and whether it had to be killed because it wanted the terminal; the rest of
+    /// its group may still be there. Waits without a thread, where the system has handles for processes that can be waited
+    /// for like files.
+    #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "tokio asks for a promise about what is waited for")]
+    pub(crate) async fn ended(&self) -> io::Result<bool> {
+        use tokio::io::{Interest, unix::AsyncFd};
+        let handle = self.handle.as_fd();
+        // SAFETY: the handle is open, and names one process, for as long as this child lives, which is borrowed here.
+        let handle = unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }?;
+        loop {
+            // A process that stops makes no handle readable.
+            match tokio::time::timeout(LOOK_EVERY, handle.readable()).await {
+                Ok(ended) => return ended.map(|_| false),
+                Err(_) if crate::wait::has_stopped_for_terminal(self.group)? => {
+                    return until_ended(self.group).map(|_| true);
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// Returns when the process itself has ended, and whether it had to be killed because it wanted the terminal; the rest of
     /// its group may still be there.
-    pub(crate) fn ended(&self) -> impl Future<Output = io::Result<bool>> + use<> {
-        until_ended_async(self.group)
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) async fn ended(&self) -> io::Result<bool> {
+        let group = self.group;
+        tokio::task::spawn_blocking(move || until_ended(group)).await?
     }
 
     /// Sends a signal to the group. That nobody is left to receive it is fine.
@@ -77,34 +99,6 @@ impl Child {
             None => take_status(self.group),
         }
     }
-}
-
-/// Waits without a thread, where the system has handles for processes that can be waited for like files: `pidfd_open(2)`.
-#[cfg_attr(
-    target_os = "linux",
-    expect(unsafe_code, reason = "tokio asks for a promise about what is waited for")
-)]
-async fn until_ended_async(pid: Pid) -> io::Result<bool> {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{PidfdFlags, pidfd_open};
-        use tokio::io::{Interest, unix::AsyncFd};
-        let handle = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        // SAFETY: an `OwnedFd` names one file for as long as it lives, and it is never taken out of here.
-        let handle = unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }?;
-        loop {
-            // A process that stops makes no handle readable.
-            match tokio::time::timeout(LOOK_EVERY, handle.readable()).await {
-                Ok(ended) => return ended.map(|_| false),
-                Err(_) if crate::wait::has_stopped_for_terminal(pid)? => {
-                    return until_ended(pid).map(|_| true);
-                }
-                Err(_) => {}
-            }
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    tokio::task::spawn_blocking(move || until_ended(pid)).await?
 }
 
 impl Drop for Child {

@@ -5,7 +5,10 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::{
+    fs::{OFlags, fcntl_setfl},
+    io::Errno,
+};
 use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver};
 
 use crate::run::{Output, RunError};
@@ -16,31 +19,48 @@ const CHUNK: usize = 64 << 10;
 const FIRST_CHUNK: usize = 1 << 10;
 
 /// The reading end of a pipe.
-pub(crate) struct Drain(Receiver);
+pub(crate) struct Drain(OwnedFd);
 
 impl Drain {
-    /// Takes the reading end of a pipe over. Needs a tokio runtime with I/O.
-    pub(crate) fn new(pipe: impl Into<OwnedFd>) -> io::Result<Self> {
-        let pipe: OwnedFd = pipe.into();
-        let flags = fcntl_getfl(pipe.as_fd())?;
-        fcntl_setfl(pipe.as_fd(), flags | OFlags::NONBLOCK)?;
-        Ok(Self(Receiver::from_owned_fd(pipe)?))
+    /// Takes the reading end of a new pipe over.
+    pub(crate) fn new(pipe: OwnedFd) -> io::Result<Self> {
+        // A new pipe has no other flags that could be set.
+        fcntl_setfl(pipe.as_fd(), OFlags::NONBLOCK)?;
+        Ok(Self(pipe))
     }
 
-    /// Hands everything to `output` until all writers have closed the pipe.
-    pub(crate) async fn run<O: Output>(mut self, mut output: O) -> Result<(), RunError<O::Error>> {
-        // Processes that say nothing, or little, are many: the buffer grows with what there is to read.
+    /// Hands everything to `output` until all writers have closed the pipe. Needs a tokio runtime with I/O.
+    pub(crate) async fn run<O: Output>(self, mut output: O) -> Result<(), RunError<O::Error>> {
+        // Processes that say nothing, or little, are many: the buffer grows with what there is to read, and the pipe is
+        // only made known to the runtime if there is something to wait for.
         let mut buffer = vec![0; FIRST_CHUNK];
         loop {
-            match self.0.read(&mut buffer).await.map_err(RunError::Wait)? {
+            match rustix::io::read(self.0.as_fd(), &mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(read) => hand_over(&mut output, &mut buffer, read).await?,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(RunError::Wait(error.into())),
+            }
+        }
+        let mut pipe = Receiver::from_owned_fd_unchecked(self.0).map_err(RunError::Wait)?;
+        loop {
+            match pipe.read(&mut buffer).await.map_err(RunError::Wait)? {
                 0 => return Ok(()),
-                read => {
-                    output.take(&buffer[..read]).await.map_err(RunError::Output)?;
-                    if read == buffer.len() && read < CHUNK {
-                        buffer.resize(CHUNK, 0);
-                    }
-                }
+                read => hand_over(&mut output, &mut buffer, read).await?,
             }
         }
     }
+}
+
+async fn hand_over<O: Output>(
+    output: &mut O,
+    buffer: &mut Vec<u8>,
+    read: usize,
+) -> Result<(), RunError<O::Error>> {
+    output.take(&buffer[..read]).await.map_err(RunError::Output)?;
+    if read == buffer.len() && read < CHUNK {
+        buffer.resize(CHUNK, 0);
+    }
+    Ok(())
 }

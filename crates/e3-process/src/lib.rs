@@ -6,7 +6,7 @@
 //! * The process never waits for us to read, and we never hold more of its output than one buffer.
 //! * When `run` returns, the process has been waited for and its group is gone.
 //! * A process that has left its group is found and ended where the system can tell, and never waited for.
-//! * Starting goes through `posix_spawn`, so the cost does not grow with our own memory.
+//! * Nothing is copied to start a process, so the cost does not grow with our own memory.
 
 mod child;
 mod confine;
@@ -26,6 +26,11 @@ mod sandbox;
 #[cfg(not(target_os = "linux"))]
 #[path = "sandbox_nowhere.rs"]
 mod sandbox;
+#[cfg(target_os = "linux")]
+mod spawn;
+#[cfg(not(target_os = "linux"))]
+#[path = "spawn_by_std.rs"]
+mod spawn;
 mod supervisor;
 mod wait;
 

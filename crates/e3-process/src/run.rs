@@ -5,7 +5,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -75,8 +75,7 @@ impl Command {
         }
     }
 
-    /// The path of the program. With an absolute one, the standard library starts it through `posix_spawn`, also when
-    /// environment and folder are not its own.
+    /// The path of the program, looked up as it will see the file system.
     pub(crate) fn find_program(&self) -> io::Result<PathBuf> {
         if self.program.as_encoded_bytes().contains(&b'/') {
             return Ok(self.folder.join(&self.program));
@@ -172,6 +171,9 @@ pub trait Output: Send {
 /// How long the output may stay open after everybody who should be writing to it is dead.
 const LEAK_GRACE: Duration = Duration::from_secs(1);
 
+/// A process that ends sooner is not looked at before: its pipes hold what it has said.
+const QUIET: Duration = Duration::from_millis(2);
+
 /// Runs a process to its end.
 ///
 /// Both streams are handed over as they come, each in order. When the process ends, what is left of its group is
@@ -183,7 +185,14 @@ pub async fn run<Error: Send>(
     stderr: impl Output<Error = Error>,
 ) -> Result<Ended, RunError<Error>> {
     let (child, out, err) = Child::spawn(command).map_err(RunError::Spawn)?;
-    let mut drains = pin!(async { tokio::try_join!(out.run(stdout), err.run(stderr)).map(drop) });
+    let over = Notify::new();
+    let mut drains = pin!(async {
+        tokio::select! {
+            () = tokio::time::sleep(QUIET) => {}
+            () = over.notified() => {}
+        }
+        tokio::try_join!(out.run(stdout), err.run(stderr)).map(drop)
+    });
     let mut drained = false;
 
     // 1. The process itself.
@@ -192,33 +201,36 @@ pub async fn run<Error: Send>(
     let mut killed = false;
     let deadline = stop.timeout.map(|timeout| Instant::now() + timeout);
     let mut kill_at = None;
-    let mut ended = pin!(child.ended());
-    let wants_terminal = loop {
-        let signal = tokio::select! {
-            done = &mut ended => break done.map_err(RunError::Wait)?,
-            done = &mut drains, if !drained => {
-                drained = true;
-                done?;
-                continue;
-            }
-            () = stop.at_once.cancelled(), if !killed => {
-                stopped |= !timed_out;
-                Signal::KILL
-            }
-            () = stop.politely.cancelled(), if kill_at.is_none() => {
-                stopped = true;
-                Signal::TERM
-            }
-            () = until(deadline), if kill_at.is_none() => {
-                timed_out = true;
-                Signal::TERM
-            }
-            () = until(kill_at), if !killed => Signal::KILL,
-        };
-        killed |= signal == Signal::KILL;
-        kill_at = kill_at.or(Some(Instant::now() + stop.grace));
-        child.signal(signal).map_err(RunError::Wait)?;
+    let wants_terminal = {
+        let mut ended = pin!(child.ended());
+        loop {
+            let signal = tokio::select! {
+                done = &mut ended => break done.map_err(RunError::Wait)?,
+                done = &mut drains, if !drained => {
+                    drained = true;
+                    done?;
+                    continue;
+                }
+                () = stop.at_once.cancelled(), if !killed => {
+                    stopped |= !timed_out;
+                    Signal::KILL
+                }
+                () = stop.politely.cancelled(), if kill_at.is_none() => {
+                    stopped = true;
+                    Signal::TERM
+                }
+                () = until(deadline), if kill_at.is_none() => {
+                    timed_out = true;
+                    Signal::TERM
+                }
+                () = until(kill_at), if !killed => Signal::KILL,
+            };
+            killed |= signal == Signal::KILL;
+            kill_at = kill_at.or(Some(Instant::now() + stop.grace));
+            child.signal(signal).map_err(RunError::Wait)?;
+        }
     };
+    over.notify_one();
 
     // 2. The rest of its group, while the zombie keeps the group's number.
     child.signal(Signal::KILL).map_err(RunError::Wait)?;

@@ -5,8 +5,8 @@
 //! a small process of its own, does the same for all folders when this process dies, however it dies: it holds the
 //! other end of a pipe that the kernel closes then.
 //!
-//! None of this costs a started process anything: it goes through `posix_spawn`, with nothing between it and its program.
-//! A parent-death signal would need code there, and would not reach the children of a child.
+//! None of this costs a started process anything: there is nothing of it between the process and its program. A
+//! parent-death signal would be, and would not reach the children of a child.
 //!
 //! There is one supervisor for a process, and everything that the process starts is started with it: what it does not know, it
 //! takes for something that was left behind.
@@ -25,6 +25,8 @@ use std::{
 };
 
 use rustix::process::Pid;
+
+use crate::spawn::Started;
 
 /// Watches over the processes that are started with it.
 #[derive(Debug)]
@@ -60,12 +62,12 @@ impl Supervisor {
     }
 
     /// Starts a process and remembers that somebody waits for it.
-    pub(crate) fn spawn(&self, command: &mut process::Command) -> io::Result<process::Child> {
+    pub(crate) fn spawn(&self, start: impl FnOnce() -> io::Result<Started>) -> io::Result<Started> {
         self.begin()?;
         let _shared = self.children.read().unwrap_or_else(PoisonError::into_inner);
-        let child = command.spawn()?;
-        lock(&self.known).insert(child.id().cast_signed());
-        Ok(child)
+        let started = start()?;
+        lock(&self.known).insert(started.pid.as_raw_nonzero().get());
+        Ok(started)
     }
 
     /// Calls `take`, which takes the status of a process that was started here.
