@@ -12,7 +12,6 @@ use crate::stage::StagedFile;
 pub(crate) fn look(staged: Vec<StagedFile>) -> io::Result<(Vec<StagedFile>, Vec<StagedFile>)> {
     let (mut changed, mut gone) = (Vec::new(), Vec::new());
     for file in staged {
-        file.restore_mode()?;
         match file.was_changed()? {
             Some(true) => changed.push(file),
             Some(false) => {}

@@ -8,13 +8,22 @@
 //! ```
 
 use std::{
+    ffi::OsStr,
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{ffi::OsStrExt, fs::PermissionsExt},
+    },
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+};
+
+use e3_core::Source;
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps, futimens, openat, unlinkat,
 };
 
 /// The folders of one process.
@@ -29,10 +38,23 @@ pub struct Scratches {
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
-    /// How its folders looked when they were made: a task may do anything to them.
-    looks: [Look; 4],
+    places: [Place; 4],
     /// It is not to be used again.
     is_retired: bool,
+}
+
+/// One of the folders of a scratch folder: itself, and those that are made in it.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    /// Held open: a short way to what is in it.
+    folder: Dir,
+    /// How it looked when it was made: a task may do anything to it.
+    look: Look,
+    /// When it was last changed, while nothing of a task was in it.
+    rest: Times,
+    /// Whether it is like that still: set by `examine`.
+    is_at_rest: bool,
 }
 
 /// A folder as it was made.
@@ -44,6 +66,17 @@ struct Look {
     /// "immutable", where the system has them.
     more: (usize, u64),
 }
+
+/// What the system says of a folder beside its look.
+#[derive(Debug)]
+struct Found {
+    /// Many file systems count a link for each folder in it.
+    links: u64,
+    times: Times,
+}
+
+/// When something in a folder was last made or removed, and when anything of the folder was last changed.
+type Times = [(i64, u32); 2];
 
 impl Scratches {
     /// Folders in `folder`, which must be there; best on the file system of the objects.
@@ -66,7 +99,7 @@ impl Scratches {
     }
 
     /// Empties one for the next task, after it was examined. One that is retired, or cannot be emptied, is removed.
-    pub(crate) fn give_back(&self, scratch: Scratch) -> io::Result<()> {
+    pub(crate) fn give_back(&self, mut scratch: Scratch) -> io::Result<()> {
         if !scratch.is_retired && scratch.empty().is_ok() {
             self.free.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
             return Ok(());
@@ -86,19 +119,21 @@ impl Drop for Scratches {
     }
 }
 
+/// The names of the places, in the order of `Scratch::places`.
+const NAMES: [&str; 4] = ["", "work", "work/inputs", "tmp"];
+/// What is in each while nothing of a task is in it.
+const KEPT: [&[&str]; 4] = [&["work", "tmp"], &["inputs"], &[], &[]];
+/// Which are changed by what is done for every task, so that there is no use in asking whether they were.
+const ALWAYS_CHANGED: [bool; 4] = [false, true, true, false];
+
 impl Scratch {
     fn make(path: PathBuf) -> io::Result<Self> {
-        fs::create_dir(&path)?;
-        let [_, work, inputs, temporary] = Self::folders(&path);
-        for folder in [&work, &inputs, &temporary] {
-            fs::create_dir(folder)?;
-        }
-        let looks = [look(&path)?.0, look(&work)?.0, look(&inputs)?.0, look(&temporary)?.0];
-        Ok(Self { looks, path, is_retired: false })
-    }
-
-    fn folders(path: &Path) -> [PathBuf; 4] {
-        [path.to_owned(), path.join("work"), path.join("work/inputs"), path.join("tmp")]
+        let paths = NAMES.map(|name| if name.is_empty() { path.clone() } else { path.join(name) });
+        paths.iter().try_for_each(fs::create_dir)?;
+        let [scratch, work, inputs, temporary] = paths.map(Place::open);
+        let mut places = [scratch?, work?, inputs?, temporary?];
+        places.iter_mut().try_for_each(Place::rest)?;
+        Ok(Self { path, places, is_retired: false })
     }
 
     /// Says whether it must not be used again: something of the task may still be at work in it.
@@ -113,34 +148,28 @@ impl Scratch {
 
     /// The working folder.
     pub(crate) fn work(&self) -> PathBuf {
-        self.path.join("work")
+        self.places[1].path.clone()
     }
 
     /// The folder for temporary files.
     pub(crate) fn temporary(&self) -> PathBuf {
-        self.path.join("tmp")
+        self.places[3].path.clone()
     }
 
     /// Looks at what the task has left of it: it is retired if its folders are not as they were made. Returns whether there are
-    /// no other folders in it, as far as the file system tells: many count a link to a folder for each that is in it.
+    /// no other folders in it, as far as the file system tells.
     pub(crate) fn examine(&mut self) -> bool {
-        let now = Self::folders(&self.path).map(|folder| look(&folder));
-        let links = now.each_ref().map(|found| found.as_ref().map_or(0, |(_, links)| *links));
-        let is_as_made =
-            now.iter().zip(&self.looks).all(|(now, before)| now.as_ref().is_ok_and(|(now, _)| now == before));
-        self.is_retired |= !is_as_made;
-        links == [4, 3, 2, 2]
+        let links = self.places.each_mut().map(Place::examine);
+        self.is_retired |= links.contains(&None);
+        links == [4, 3, 2, 2].map(Some)
     }
 
-    fn empty(&self) -> io::Result<()> {
-        let folders = Self::folders(&self.path);
-        for folder in &folders {
-            for entry in fs::read_dir(folder)? {
-                let entry = entry?;
-                if !entry.file_type()?.is_dir() {
-                    fs::remove_file(entry.path())?;
-                } else if !folders.contains(&entry.path()) {
-                    remove_tree(&entry.path())?;
+    fn empty(&mut self) -> io::Result<()> {
+        for (place, (kept, always)) in self.places.iter_mut().zip(KEPT.into_iter().zip(ALWAYS_CHANGED)) {
+            if !std::mem::take(&mut place.is_at_rest) {
+                place.empty(kept)?;
+                if !always {
+                    place.rest()?;
                 }
             }
         }
@@ -157,26 +186,85 @@ impl Scratch {
     }
 }
 
-/// How a folder looks, and how many links it has.
+/// What is at rest was last changed in 1980: whoever changes it now does not restore that by accident.
+const AT_REST: Timespec = Timespec { tv_sec: Source::MODIFIED_SECONDS.cast_signed(), tv_nsec: 0 };
+
+impl Place {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = openat(CWD, &path, flags, Mode::empty())?;
+        let (look, found) = look(&path, folder.as_fd())?;
+        let folder = Dir::new(folder)?;
+        Ok(Self { path, folder, look, rest: found.times, is_at_rest: false })
+    }
+
+    /// Remembers it with nothing of a task in it.
+    fn rest(&mut self) -> io::Result<()> {
+        futimens(self.folder.fd()?, &Timestamps { last_access: AT_REST, last_modification: AT_REST })?;
+        self.rest = look(&self.path, self.folder.fd()?)?.1.times;
+        Ok(())
+    }
+
+    /// How many links there are to it; none if it is not as it was made, whatever is in it.
+    fn examine(&mut self) -> Option<u64> {
+        let (look, found) = self.folder.fd().ok().and_then(|folder| look(&self.path, folder).ok())?;
+        self.is_at_rest = found.times == self.rest;
+        (look == self.look).then_some(found.links)
+    }
+
+    /// Removes everything but `kept`.
+    fn empty(&mut self, kept: &[&str]) -> io::Result<()> {
+        self.folder.rewind();
+        let mut others = Vec::new();
+        while let Some(entry) = self.folder.read() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." && !kept.iter().any(|kept| kept.as_bytes() == name) {
+                others.push((entry.file_name().to_owned(), entry.file_type()));
+            }
+        }
+        for (name, kind) in others {
+            let path = || self.path.join(OsStr::from_bytes(name.as_bytes()));
+            let is_folder = match kind {
+                FileType::Directory => true,
+                FileType::Unknown => fs::symlink_metadata(path())?.is_dir(),
+                _ => false,
+            };
+            if is_folder {
+                remove_tree(&path())?;
+            } else {
+                unlinkat(self.folder.fd()?, &*name, AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How the folder at a path looks that should be the one that is open.
 #[cfg(target_os = "linux")]
-fn look(folder: &Path) -> io::Result<(Look, u64)> {
-    use rustix::fs::{AtFlags, CWD, StatxFlags, llistxattr, statx};
-    let attributes = match llistxattr(folder, &mut [0_u8; 256][..]) {
+fn look(path: &Path, folder: BorrowedFd<'_>) -> io::Result<(Look, Found)> {
+    use rustix::fs::{StatxFlags, flistxattr, statx};
+    let attributes = match flistxattr(folder, &mut [0_u8; 256][..]) {
         Err(rustix::io::Errno::NOTSUP) => 0,
         // More than any folder has that was just made.
         Err(rustix::io::Errno::RANGE) => usize::MAX,
         other => other?,
     };
-    let found = statx(CWD, folder, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
+    let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
     let more = (attributes, found.stx_attributes.bits());
-    Ok((Look { inode: found.stx_ino, mode: u32::from(found.stx_mode), more }, u64::from(found.stx_nlink)))
+    let times = [found.stx_mtime, found.stx_ctime].map(|time| (time.tv_sec, time.tv_nsec));
+    let look = Look { inode: found.stx_ino, mode: u32::from(found.stx_mode), more };
+    Ok((look, Found { links: u64::from(found.stx_nlink), times }))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn look(folder: &Path) -> io::Result<(Look, u64)> {
+fn look(path: &Path, _: BorrowedFd<'_>) -> io::Result<(Look, Found)> {
     use std::os::unix::fs::MetadataExt;
-    let found = fs::symlink_metadata(folder)?;
-    Ok((Look { inode: found.ino(), mode: found.mode(), more: (0, 0) }, found.nlink()))
+    let found = fs::symlink_metadata(path)?;
+    let time = |seconds, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or(0));
+    let times = [time(found.mtime(), found.mtime_nsec()), time(found.ctime(), found.ctime_nsec())];
+    let look = Look { inode: found.ino(), mode: found.mode(), more: (0, 0) };
+    Ok((look, Found { links: found.nlink(), times }))
 }
 
 /// Removes a folder, also one in which the task has taken permissions away.

@@ -29,30 +29,19 @@ pub struct StagedFile {
 }
 
 impl StagedFile {
-    /// Takes back a change of the mode: the file may be the object itself, and others read it.
-    pub(crate) fn restore_mode(&self) -> io::Result<()> {
+    /// Whether the file has been written to; none if it is no longer there under its name. Takes back a change of its mode:
+    /// the file may be the object itself, and others read it.
+    pub(crate) fn was_changed(&self) -> io::Result<Option<bool>> {
+        let now = match fs::symlink_metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
         let wanted = if self.executable { 0o555 } else { 0o444 };
-        match fs::symlink_metadata(&self.path) {
-            Ok(now) if now.is_file() && now.mode() & 0o7777 != wanted => {
-                fs::set_permissions(&self.path, fs::Permissions::from_mode(wanted))
-            }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        if now.is_file() && now.mode() & 0o7777 != wanted {
+            fs::set_permissions(&self.path, fs::Permissions::from_mode(wanted))?;
         }
-    }
-
-    /// Whether the file has been written to; none if it is no longer there under its name.
-    pub fn was_changed(&self) -> io::Result<Option<bool>> {
-        match fs::symlink_metadata(&self.path) {
-            Ok(now) => {
-                let time = (now.mtime(), now.mtime_nsec());
-                let is_changed =
-                    now.len() != self.object.size || time != (Source::MODIFIED_SECONDS.cast_signed(), 0);
-                Ok(Some(is_changed))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let time = (now.mtime(), now.mtime_nsec());
+        Ok(Some(now.len() != self.object.size || time != (Source::MODIFIED_SECONDS.cast_signed(), 0)))
     }
 }
 

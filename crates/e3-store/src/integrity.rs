@@ -58,17 +58,16 @@ impl Quarantine {
             other => other?,
         };
         let fresh = fresh()?;
-        let copied = File::create_new(&fresh).and_then(|mut new| copy_and_hash(&mut old, &mut new));
+        let copied = File::create_new(&fresh)
+            .and_then(|mut new| copy_and_hash(&mut old, &mut new).map(|found| (found, new)));
         let found = match copied {
-            Ok(found) if found.hash == *hash => {
-                return seal(&fresh, PLAIN)
-                    .and_then(|()| fs::rename(&fresh, path))
-                    .map(|()| Some(found.size));
+            Ok((found, new)) if found.hash == *hash => {
+                return seal(&new, PLAIN).and_then(|()| fs::rename(&fresh, path)).map(|()| Some(found.size));
             }
             other => {
                 // It goes with the folder of this process, at the latest.
                 drop(fs::remove_file(&fresh));
-                other?
+                other?.0
             }
         };
         tracing::info!(object = %hash, "the file of an object was altered: it is put aside");
@@ -81,15 +80,14 @@ impl Quarantine {
     }
 }
 
-/// Sets the mode and the modification time that e3's files have.
-pub(crate) fn seal(path: &Path, mode: u32) -> io::Result<()> {
-    let file = open_in_any_mode(path)?;
+/// Sets the mode and the modification time that e3's files have. Nothing may be written to the file afterwards.
+pub(crate) fn seal(file: &File, mode: u32) -> io::Result<()> {
     file.set_modified(UNIX_EPOCH + Duration::from_secs(Source::MODIFIED_SECONDS))?;
     file.set_permissions(fs::Permissions::from_mode(mode))
 }
 
 /// Opens a file for reading that a task may have made one which even its owner may not read.
-fn open_in_any_mode(path: &Path) -> io::Result<File> {
+pub(crate) fn open_in_any_mode(path: &Path) -> io::Result<File> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             fs::set_permissions(path, fs::Permissions::from_mode(0o400))?;

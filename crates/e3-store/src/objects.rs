@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -20,7 +20,7 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
 use crate::{
     files::{is_missing, with_parent},
-    integrity::{EXECUTABLE, PLAIN, Quarantine, hash_file, is_sealed, seal},
+    integrity::{EXECUTABLE, PLAIN, Quarantine, hash_file, is_sealed, open_in_any_mode, seal},
     owner::Owners,
 };
 
@@ -41,6 +41,8 @@ struct Inner {
     owners: Arc<Owners>,
     /// Numbers the files on their way in.
     drawn: AtomicU64,
+    /// The file system of the store.
+    device: OnceLock<u64>,
     /// Set when the file system has said that it cannot share blocks between files.
     no_reflinks: AtomicBool,
 }
@@ -52,6 +54,7 @@ impl LocalObjects {
             quarantine: Quarantine(quarantine),
             owners,
             drawn: AtomicU64::new(0),
+            device: OnceLock::new(),
             no_reflinks: AtomicBool::new(false),
         }))
     }
@@ -236,14 +239,15 @@ impl Inner {
             }
             Source::Copy(from) => self.put_copy(&from),
             Source::Adopt(from) => {
-                let metadata =
-                    fs::symlink_metadata(&from).map_err(|error| failed("reading", &from, error))?;
+                let mut file = open_in_any_mode(&from).map_err(|error| failed("reading", &from, error))?;
+                let metadata = file.metadata().map_err(|error| failed("reading", &from, error))?;
                 // A file with another name could be changed under that name: its bytes come in, not the file.
                 if metadata.nlink() == 1 && self.same_file_system(&metadata) {
                     // Sealed first: who still writes to it while it is hashed breaks the seal.
-                    seal(&from, PLAIN).map_err(|error| failed("sealing", &from, error))?;
-                    let object = hash_file(&from).map_err(|error| failed("reading", &from, error))?;
-                    let after = fs::metadata(&from).map_err(|error| failed("reading", &from, error))?;
+                    seal(&file, PLAIN).map_err(|error| failed("sealing", &from, error))?;
+                    let object = copy_and_hash(&mut file, &mut io::sink());
+                    let object = object.map_err(|error| failed("reading", &from, error))?;
+                    let after = file.metadata().map_err(|error| failed("reading", &from, error))?;
                     if !is_sealed(&after, PLAIN) || after.len() != object.size {
                         let busy = io::Error::other(
                             "it is still being written to, by something that the task left running",
@@ -263,8 +267,14 @@ impl Inner {
         }
     }
 
+    /// Whether a file can be moved into the store.
     fn same_file_system(&self, metadata: &fs::Metadata) -> bool {
-        self.owners.incoming().and_then(fs::metadata).is_ok_and(|own| own.dev() == metadata.dev())
+        let device = || fs::metadata(self.owners.incoming()?).map(|own| own.dev());
+        let own = match self.device.get() {
+            Some(own) => Ok(*own),
+            None => device().map(|own| *self.device.get_or_init(|| own)),
+        };
+        own.is_ok_and(|own| own == metadata.dev())
     }
 
     fn put_copy(&self, from: &Path) -> Result<ObjectRef, ObjectError> {
@@ -284,7 +294,7 @@ impl Inner {
     ) -> Result<ObjectRef, ObjectError> {
         let (mut file, path) = self.incoming_file()?;
         let kept = fill(&mut file, &path).and_then(|object| {
-            seal(&path, PLAIN).map_err(|error| failed("sealing", &path, error))?;
+            seal(&file, PLAIN).map_err(|error| failed("sealing", &path, error))?;
             self.keep(&path, object).map(|()| object)
         });
         if kept.is_err() {
@@ -379,8 +389,7 @@ impl Inner {
         if !self.reflink(source, &file) {
             io::copy(source, &mut file)?;
         }
-        drop(file);
-        seal(to, mode)
+        seal(&file, mode)
     }
 
     /// Makes `to` share the blocks of `from`; false if the file system cannot.
