@@ -34,7 +34,7 @@ pub use mock::{MockCall, MockResponse, MockTaskRunner};
 pub use seams::{
     Access, Acquired, ByteStream, Cancellation, EventSink, Holder, Lease, LeaseError, LeaseMode, LeaseStore,
     LogError, LogStore, LogStream, NoEvents, ObjectError, ObjectStore, ObjectStoreExt, OutputSink,
-    Precondition, ProcessIdentity, RefChange, RefError, RefName, RefStore, Scan, Source, StageItem,
+    Precondition, ProcessIdentity, RefChange, RefError, RefName, RefStore, Released, Scan, Source, StageItem,
     StorageBackend, StorageError, TaskExecuteOptions, TaskResult, TaskRunner, Unavailable, Uncommitted,
 };
 pub use tree::{Tree, TreeBuilder, TreeEntry, TreeError, TreeProblem, read_tree, tree_size};

@@ -215,6 +215,9 @@ impl Execution<'_> {
             blocking("asking how full the disk is", move || is_full(&scratch)).await?
         };
         self.judge(&ended).map_err(|stopped| if full { stopped.on_a_full_disk() } else { stopped })?;
+        if let Some(released) = &self.options.released {
+            released();
+        }
         if let Some(StagedFile { path, .. }) = changed.first() {
             let path = path.strip_prefix(&work).unwrap_or(path).display().to_string();
             let input = path.strip_prefix("inputs/").and_then(|path| path.split('/').next());

@@ -25,11 +25,17 @@ const TABLES: &str = "
 /// How long a connection waits for another process's transaction. These take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often the mode of a new database is asked for: others may be faster, each of them once.
+const TRIES: usize = 100;
+
 /// Opens the database of a repository; `create` makes one where there is none.
 pub(crate) fn open(path: &Path, create: bool) -> Result<Connection, OpenError> {
     let failed = |source| OpenError::Database { path: path.to_owned(), source };
     let mut connection = connect(path, create).map_err(failed)?;
-    let format = format_of(&connection, path)?;
+    // In a transaction: another process may just be making the tables.
+    let reading = connection.transaction().map_err(failed)?;
+    let format = format_of(&reading, path)?;
+    drop(reading);
     if format == 0 && create {
         // Several processes may be here at once: who is second finds the tables.
         let transaction =
@@ -65,16 +71,30 @@ fn format_of(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
 fn connect(path: &Path, create: bool) -> rusqlite::Result<Connection> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
-    let connection = Connection::open_with_flags(path, flags)?;
+    let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(PATIENCE)?;
     // A commit in WAL mode with NORMAL survives the death of the process without a sync; `LocalStorage::sync` is the
     // barrier for power cuts. https://sqlite.org/pragma.html#pragma_synchronous
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    use_wal(&mut connection)?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     // In pages of 4 KiB. Each checkpoint waits for the disk; records that change often are written back once in it.
     connection.pragma_update(None, "wal_autocheckpoint", 8000)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
+}
+
+/// Of several processes that open a new database at once, one changes its mode, and the others are told that it is locked,
+/// without the wait that they have asked for. A transaction does wait.
+fn use_wal(connection: &mut Connection) -> rusqlite::Result<()> {
+    for _ in 0..TRIES {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?.commit()?;
+            }
+            other => return other,
+        }
+    }
+    connection.pragma_update(None, "journal_mode", "WAL")
 }
 
 /// Connections for readers, opened on demand and used again.

@@ -28,14 +28,17 @@ impl RefStore for LocalRefs {
         let names = names.to_vec();
         let is_quick = names.len() <= FEW;
         self.reading(is_quick, "reading refs", move |connection| {
-            let transaction = connection.transaction()?;
-            let mut select = transaction.prepare_cached("SELECT value FROM refs WHERE name = ?1")?;
+            // One statement is a transaction of its own.
+            let transaction = (names.len() > 1).then(|| connection.unchecked_transaction()).transpose()?;
+            let mut select = connection.prepare_cached("SELECT value FROM refs WHERE name = ?1")?;
             let value = |name: &RefName| {
                 let value: Option<Vec<u8>> =
                     select.query_row([name.as_str()], |row| row.get(0)).optional()?;
                 Ok(value.map(Bytes::from))
             };
-            names.iter().map(value).collect()
+            let values = names.iter().map(value).collect();
+            drop(transaction);
+            values
         })
         .await
     }

@@ -71,6 +71,7 @@ macro_rules! runner_conformance {
             [
                 success_is_recorded_and_cached,
                 deferred_records_are_the_callers_to_write,
+                room_is_given_back_at_most_once_and_not_by_a_failure,
                 force_executes_again,
                 a_failure_is_a_result_and_not_cached,
                 one_key_is_executed_once_at_a_time,

@@ -32,8 +32,8 @@ use super::{
     state::Dataflow,
 };
 use crate::{
-    Cancellation, ExecutionKey, Lease, Lookup, RefChange, RefError, RunRecord, Source, StorageBackend,
-    StorageError, TaskExecuteOptions, TaskResult, Unavailable, Uncommitted, lookup_many,
+    Cancellation, ExecutionKey, Lease, Lookup, RefChange, RefError, Released, RunRecord, Source,
+    StorageBackend, StorageError, TaskExecuteOptions, TaskResult, Unavailable, Uncommitted, lookup_many,
 };
 
 pub(super) struct Orchestrator<'a> {
@@ -48,6 +48,8 @@ pub(super) struct Orchestrator<'a> {
     journal: mpsc::Sender<Message>,
     seq: u64,
     work: JoinSet<(Unit, Report)>,
+    /// What has given back its room before its end.
+    released: (mpsc::Sender<Unit>, mpsc::Receiver<Unit>),
     /// How to stop what runs, all of it and each.
     running: Cancellation,
     each: HashMap<Unit, Cancellation>,
@@ -86,6 +88,7 @@ impl<'a> Orchestrator<'a> {
         Ok(Self {
             changes: Changes::follow(storage, &record.workspace, counter, record.operation),
             running: options.cancellation.child(),
+            released: mpsc::channel(2 * options.slots.get()),
             storage,
             options,
             record,
@@ -308,8 +311,18 @@ impl<'a> Orchestrator<'a> {
     /// Hands a unit that has been started to the runner.
     fn execute(&mut self, unit: Unit, attempt: u32) {
         let force = self.flow.uncached(unit).is_some();
-        let options =
-            TaskExecuteOptions { force, attempt, defer_records: true, ..self.execute_options(unit) };
+        let tell = self.released.0.clone();
+        // Should there be no room to tell it, its end tells it as well.
+        let released: Released = Arc::new(move || {
+            let _is_told = tell.try_send(unit);
+        });
+        let options = TaskExecuteOptions {
+            force,
+            attempt,
+            defer_records: true,
+            released: Some(released),
+            ..self.execute_options(unit)
+        };
         if self.options.restart_on_change {
             self.each.insert(unit, options.cancellation.clone());
         }
@@ -352,6 +365,10 @@ impl<'a> Orchestrator<'a> {
         let joined = tokio::select! {
             biased;
             Some(joined) = self.work.join_next() => joined,
+            Some(unit) = self.released.1.recv() => {
+                self.flow.release(unit);
+                return Ok(());
+            }
             () = cancellation.requested(), if !cancelled => return Ok(()),
             changed = self.changes.wait(), if takes_changes => {
                 changed.map_err(|error| self.interrupted(error))?;
@@ -372,6 +389,10 @@ impl<'a> Orchestrator<'a> {
         &mut self,
         joined: Result<(Unit, Report), tokio::task::JoinError>,
     ) -> Result<(), DataflowError> {
+        // What has been released is told before it ends, so that none of this is about what comes after.
+        while let Ok(unit) = self.released.1.try_recv() {
+            self.flow.release(unit);
+        }
         // Panics are caught inside, and nothing is aborted before the end.
         let lost =
             |error: tokio::task::JoinError| self.interrupted(Unavailable::new("waiting for a task", error));

@@ -5,7 +5,7 @@
 //! hold what has left them for another phase: the phase is the truth, and whoever takes something out looks at it.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     num::NonZeroUsize,
     sync::Arc,
 };
@@ -114,6 +114,9 @@ pub struct Dataflow {
     unchecked: VecDeque<Unit>,
     ready: Ready,
     running: usize,
+    /// What runs and has given back its room. At most as many as there are slots: what they store is work, too.
+    released: HashSet<Unit>,
+    slots: usize,
     pub(super) backing_off: usize,
     /// How many tasks are done.
     pub(super) done: usize,
@@ -162,6 +165,8 @@ impl Dataflow {
             unchecked: VecDeque::new(),
             ready: Ready::new(graph, policy.slots, &policy.limits),
             running: 0,
+            released: HashSet::new(),
+            slots: policy.slots.get(),
             backing_off: 0,
             done: 0,
             cancelled: false,
@@ -272,6 +277,16 @@ impl Dataflow {
         }
     }
 
+    /// What runs uses no more of what it was given room for, though its end is not known yet.
+    pub fn release(&mut self, unit: Unit) {
+        if matches!(self.phases[unit.at()], Phase::Running(_) | Phase::Superseded(_))
+            && self.released.len() < self.slots
+            && self.released.insert(unit)
+        {
+            self.ready.give_back(self.graph.policy_number(self.task_of(unit)));
+        }
+    }
+
     /// Somebody asked for the run to stop.
     pub fn cancel(&mut self) {
         self.cancelled = true;
@@ -365,7 +380,9 @@ impl Dataflow {
         match self.phases[unit.at()] {
             Phase::Running(_) | Phase::Superseded(_) => {
                 self.running -= 1;
-                self.ready.give_back(self.graph.policy_number(self.task_of(unit)));
+                if !self.released.remove(&unit) {
+                    self.ready.give_back(self.graph.policy_number(self.task_of(unit)));
+                }
             }
             Phase::Backoff(_) => self.backing_off -= 1,
             _ => {}

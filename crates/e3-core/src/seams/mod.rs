@@ -14,6 +14,6 @@ pub use self::{
     log::{LogError, LogStore, LogStream},
     object::{Access, ByteStream, ObjectError, ObjectStore, ObjectStoreExt, Source, StageItem},
     refs::{Precondition, RefChange, RefError, RefName, RefStore, Scan},
-    runner::{Cancellation, OutputSink, TaskExecuteOptions, TaskResult, TaskRunner, Uncommitted},
+    runner::{Cancellation, OutputSink, Released, TaskExecuteOptions, TaskResult, TaskRunner, Uncommitted},
     sink::{EventSink, NoEvents},
 };

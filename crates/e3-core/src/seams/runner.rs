@@ -47,11 +47,16 @@ pub struct TaskExecuteOptions {
     pub defer_records: bool,
     /// How to stop it.
     pub cancellation: Cancellation,
+    /// Told when it uses no more of what it was given room for: what is left is to store what it has made.
+    pub released: Option<Released>,
     /// Sees standard output as it comes, beside the log.
     pub stdout: Option<OutputSink>,
     /// Sees standard error as it comes, beside the log.
     pub stderr: Option<OutputSink>,
 }
+
+/// Told at most once, by a runner that can tell, and not of a process that has failed. It must not block.
+pub type Released = Arc<dyn Fn() + Send + Sync>;
 
 /// Sees output as it comes. It must not block.
 pub type OutputSink = Arc<dyn Fn(&[u8]) + Send + Sync>;

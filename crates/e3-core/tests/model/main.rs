@@ -27,6 +27,8 @@ enum Step {
     Act,
     /// One of those that run ends.
     Finish(usize),
+    /// One of those that run gives back its room before its end.
+    Release(usize),
     /// One of those that wait for their next attempt has waited long enough.
     RetryIsDue(usize),
     /// An input gets another value, or none.
@@ -51,6 +53,7 @@ impl ReferenceStateMachine for Model {
         prop_oneof![
             12 => Just(Step::Act),
             6 => any::<usize>().prop_map(Step::Finish),
+            3 => any::<usize>().prop_map(Step::Release),
             2 => any::<usize>().prop_map(Step::RetryIsDue),
             4 => (0..ROOTS, prop::option::weighted(0.9, any::<u8>())).prop_map(|(root, value)| Step::Set(root, value)),
             1 => Just(Step::Cancel),
@@ -75,6 +78,8 @@ struct Run {
     fold: Dataflow,
     events: u64,
     running: Vec<(Unit, u32, ObjectRefs)>,
+    /// Which of them use no room any more.
+    released: Vec<Unit>,
     waiting: Vec<Unit>,
     cache: HashMap<ObjectRefs, ObjectRef>,
     folders: HashMap<Hash, Entries>,
@@ -108,6 +113,7 @@ impl Run {
             fold,
             events: 0,
             running: Vec::new(),
+            released: Vec::new(),
             waiting: Vec::new(),
             cache,
             folders: HashMap::new(),
@@ -204,6 +210,7 @@ impl Run {
                 self.running.push((unit, attempt, key));
             }
             Action::CancelRunning => {
+                self.released.clear();
                 for (unit, attempt, _) in std::mem::take(&mut self.running) {
                     self.failed(unit, attempt, Failure::Cancelled);
                 }
@@ -256,6 +263,7 @@ impl Run {
             return;
         }
         let (unit, attempt, key) = self.running.remove(which % self.running.len());
+        self.released.retain(|other| *other != unit);
         let number = self.number(self.live.task_of(unit));
         match world.make(number, &key.1) {
             Some(output) => {
@@ -282,6 +290,17 @@ impl Run {
             Some(unit),
             EventKind::TaskFailed { task, item, attempt, execution: Some(execution), failure, superseded },
         );
+    }
+
+    fn release(&mut self, which: usize) {
+        if self.running.is_empty() {
+            return;
+        }
+        let unit = self.running[which % self.running.len()].0;
+        self.live.release(unit);
+        if self.released.len() < SLOTS && !self.released.contains(&unit) {
+            self.released.push(unit);
+        }
     }
 
     fn retry_is_due(&mut self, which: usize) {
@@ -331,6 +350,7 @@ impl Run {
         let used = |amount: fn(&world::Sketch) -> u64| -> u64 {
             self.running
                 .iter()
+                .filter(|(unit, ..)| !self.released.contains(unit))
                 .map(|(unit, ..)| amount(&world.tasks[self.number(self.live.task_of(*unit))]))
                 .sum()
         };
@@ -395,6 +415,7 @@ impl StateMachineTest for Run {
         match step {
             Step::Act => drop(run.ended.is_none() && run.act(world)),
             Step::Finish(which) => run.finish(world, which),
+            Step::Release(which) => run.release(which),
             Step::RetryIsDue(which) => run.retry_is_due(which),
             Step::Set(root, _) => run.set(world, root),
             Step::Cancel => run.cancel(),

@@ -6,9 +6,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use e3_core::{DataflowError, LimitedRunner, MockResponse, StorageBackend, dataflow_execute};
+use async_trait::async_trait;
+use e3_core::{
+    DataflowError, LimitedRunner, MockResponse, MockTaskRunner, StorageBackend, TaskExecuteOptions,
+    TaskResult, TaskRunner, dataflow_execute,
+};
 use e3_testkit::{Scenario, TaskSketch, task_hash};
-use e3_types::TaskPolicy;
+use e3_types::{Hash, TaskPolicy};
 
 use crate::{seconds, sketch};
 
@@ -139,4 +143,40 @@ async fn what_waits_for_a_limited_runner_can_be_cancelled() {
     });
     assert_eq!((report.state, report.summary.wall_ms), (e3_types::RunState::Cancelled, 5000));
     assert_eq!(*seen.lock().unwrap(), 1);
+}
+
+/// A runner that takes its time to store what a task has made, and says when it begins to.
+struct SlowToStore(Arc<MockTaskRunner>);
+
+#[async_trait]
+impl TaskRunner for SlowToStore {
+    async fn execute(
+        &self,
+        storage: &dyn StorageBackend,
+        task: Hash,
+        inputs: &[Hash],
+        options: TaskExecuteOptions,
+    ) -> TaskResult {
+        let released = options.released.clone().unwrap();
+        let result = self.0.execute(storage, task, inputs, options).await;
+        released();
+        tokio::time::sleep(seconds(100)).await;
+        result
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_room_of_a_task_is_used_while_its_output_is_stored_but_not_for_more_than_there_are_slots() {
+    let tasks: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| needs(name, &[])).collect();
+    let mut scenario = Scenario::new(&tasks).await;
+    scenario.options.slots = NonZeroUsize::new(1).unwrap();
+    scenario.runner.respond_by_default(|call| MockResponse::bytes(call.task.to_string()).after(seconds(10)));
+    scenario.options.runner = Arc::new(SlowToStore(Arc::clone(&scenario.runner)));
+    let report = scenario.run().await;
+    assert_eq!((report.summary.executed, scenario.runner.most_running()), (5, 1));
+    // `b` runs while `a` is being stored; `c` has to wait until `b` is stored, 120 s after the begin.
+    let story = scenario.take_story().join(", ");
+    let expected = "start a, start b, done a, done b, start c, start d, done c, done d, start e, done e";
+    assert!(story.contains(expected), "{story}");
+    assert_eq!(report.summary.wall_ms / 1000, 350);
 }

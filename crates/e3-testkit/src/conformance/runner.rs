@@ -1,6 +1,11 @@
 //! Checks of `TaskRunner`.
 
-use e3_core::{ExecutionKey, TaskExecuteOptions, executions};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use e3_core::{ExecutionKey, Released, TaskExecuteOptions, executions};
 use e3_types::{ExecutionState, Failure, Timestamp};
 
 use super::RunnerFixture;
@@ -39,6 +44,22 @@ pub async fn deferred_records_are_the_callers_to_write(fixture: &RunnerFixture) 
     // Nothing is held any more.
     drop(first);
     assert!(runner.execute(&**storage, *succeeding, &[], TaskExecuteOptions::default()).await.cached);
+}
+
+/// Room is given back once at most, and not by what has failed: nothing may be started in its place before that is known.
+pub async fn room_is_given_back_at_most_once_and_not_by_a_failure(fixture: &RunnerFixture) {
+    let RunnerFixture { runner, storage, succeeding, failing, .. } = fixture;
+    for (task, at_most) in [(*succeeding, 1), (*failing, 0)] {
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&told);
+        let released: Released = Arc::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let options = TaskExecuteOptions { released: Some(released), ..forced() };
+        let result = runner.execute(&**storage, task, &[], options).await;
+        assert_eq!(result.outcome.is_ok(), at_most == 1);
+        assert!(told.load(Ordering::Relaxed) <= at_most);
+    }
 }
 
 /// With `force` a known result is made again.
