@@ -86,16 +86,13 @@ impl Context {
 
     /// The pipeline of a project.
     pub(crate) fn pipeline(&self, project: &Path) -> Result<Pipeline> {
-        let path = project.join(PIPELINE);
-        let text = fs::read_to_string(&path)
-            .map_err(|error| CliError::environment(format!("reading `{}`", path.display()), error))?;
-        Ok(e3_pipeline::parse(Path::new(PIPELINE), &text)?)
+        Ok(e3_pipeline::parse(Path::new(PIPELINE), &read_pipeline(project)?)?)
     }
 
     /// What the pipeline file of the project says about runs, if there is a project.
     pub(crate) fn run_settings(&self) -> Result<RunSettings> {
         match self.project() {
-            Ok(folder) => Ok(self.pipeline(&folder)?.run),
+            Ok(folder) => Ok(e3_pipeline::run_settings(Path::new(PIPELINE), &read_pipeline(&folder)?)?),
             Err(error) if error.exit == Exit::NotFound => Ok(RunSettings::default()),
             Err(error) => Err(error),
         }
@@ -222,4 +219,10 @@ pub(crate) fn kept_scratch(storage: &LocalStorage) -> PathBuf {
 
 fn here() -> Result<PathBuf> {
     std::env::current_dir().map_err(|error| CliError::environment("finding the working folder", error))
+}
+
+fn read_pipeline(project: &Path) -> Result<String> {
+    let path = project.join(PIPELINE);
+    fs::read_to_string(&path)
+        .map_err(|error| CliError::environment(format!("reading `{}`", path.display()), error))
 }

@@ -16,7 +16,7 @@ mod walk;
 pub use build::{Built, Tracked, TrackedSource, build};
 pub use error::{Location, PipelineError};
 pub use model::{OutputLink, Pipeline, RunSettings};
-pub use parse::parse;
+pub use parse::{parse, run_settings};
 pub use similar::most_similar;
 pub use stat_cache::StatCache;
 pub use track::{Project, TrackReport, store_path, track};

@@ -69,6 +69,20 @@ pub fn parse(file: &Path, text: &str) -> Result<Pipeline, PipelineError> {
     Ok(pipeline)
 }
 
+/// What a pipeline file says about runs. Where that is nothing, the rest of it is not looked at.
+pub fn run_settings(file: &Path, text: &str) -> Result<RunSettings, PipelineError> {
+    if may_speak_of_runs(text) { Ok(parse(file, text)?.run) } else { Ok(RunSettings::default()) }
+}
+
+/// Whether a line may begin with the key `run` or a table below it. A key with an escape may be any key.
+fn may_speak_of_runs(text: &str) -> bool {
+    text.lines().any(|line| {
+        let key = line.trim_start_matches(['[', ' ', '\t', '"', '\'', '\u{feff}']);
+        let end = key.find(['"', '\'', ']', '.', '=', ' ', '\t']).unwrap_or(key.len());
+        &key[..end] == "run" || (line.trim_start().starts_with(['"', '[']) && key[..end].contains('\\'))
+    })
+}
+
 fn dataset_name(
     source: &SourceText,
     key: &toml::Spanned<toml::de::DeString<'_>>,
@@ -290,4 +304,31 @@ fn check_output_path(source: &SourceText, path: &At<String>) -> Result<(), Pipel
         return Err(source.error(&path.span, format!("`{}` belongs to e3: choose another place", path.value)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_runs_are_found_however_they_are_written() {
+        let package = "[package]\nname = \"a\"\n";
+        for settings in [
+            "[run]\njobs = 7",
+            "  [ run ]\njobs = 7",
+            "[\"run\"]\njobs = 7",
+            "['run']\njobs = 7",
+            "[\"r\\u0075n\"]\njobs = 7",
+        ] {
+            let found = run_settings(Path::new("e3.toml"), &format!("{package}{settings}\n")).unwrap();
+            assert_eq!(found.jobs.map(std::num::NonZeroUsize::get), Some(7), "{settings}");
+        }
+        for settings in ["run.jobs = 7", "run = { jobs = 7 }", "\"run\".jobs = 7"] {
+            let found = run_settings(Path::new("e3.toml"), &format!("{settings}\n{package}")).unwrap();
+            assert_eq!(found.jobs.map(std::num::NonZeroUsize::get), Some(7), "{settings}");
+        }
+        // Nothing of this is even read.
+        let found = run_settings(Path::new("e3.toml"), "[tasks.run]\ncommand = [\n").unwrap();
+        assert_eq!(found.jobs, None);
+    }
 }

@@ -77,6 +77,25 @@ impl LocalObjects {
         done.map_err(|error| Unavailable::new("working on objects", error))?
     }
 
+    /// What the file system says of the folders of the objects: whoever adds or removes one changes it.
+    pub(crate) async fn stamp(&self) -> Result<String, ObjectError> {
+        self.blocking(|inner| {
+            let mut folders = entries(&inner.folder)?;
+            folders.sort_unstable();
+            let mut hasher = Hasher::new();
+            for folder in folders {
+                let found = fs::metadata(&folder).map_err(|error| failed("reading", &folder, error))?;
+                let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
+                hasher.update(folder.as_os_str().as_encoded_bytes());
+                for time in times {
+                    hasher.update(&time.to_le_bytes());
+                }
+            }
+            Ok(hasher.finish().to_string())
+        })
+        .await
+    }
+
     pub(crate) async fn put_aside(&self, hashes: Vec<Hash>) -> Result<(), ObjectError> {
         self.blocking(move |inner| {
             for hash in &hashes {

@@ -202,6 +202,10 @@ impl StorageBackend for LocalStorage {
         &self.leases
     }
 
+    async fn object_stamp(&self) -> Result<String, StorageError> {
+        self.objects.stamp().await.map_err(StorageError::from)
+    }
+
     async fn sync(&self) -> Result<(), StorageError> {
         let root = self.root.clone();
         let doing = format!("writing `{}` to disk", root.display());

@@ -115,6 +115,10 @@ impl StorageBackend for FaultyStorage {
         self
     }
 
+    async fn object_stamp(&self) -> Result<String, StorageError> {
+        fated!(self, self.inner.object_stamp().await)
+    }
+
     async fn sync(&self) -> Result<(), StorageError> {
         fated!(self, self.inner.sync().await)
     }

@@ -240,7 +240,7 @@ fn events_are_written_as_json_lines() {
     assert_eq!(events[0]["event"], "run_started");
     assert_eq!(events.last().unwrap()["event"], "run_ended");
     let said = project.done(&["run", "-q", "--events", "-"]);
-    assert_eq!((said.stdout.lines().count(), said.stderr.as_str()), (6, ""));
+    assert_eq!((said.stdout.lines().count(), said.stderr.as_str()), (2, ""), "there is nothing to do");
 }
 
 #[test]

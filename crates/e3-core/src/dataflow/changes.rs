@@ -51,6 +51,11 @@ impl Changes {
         self.operation
     }
 
+    /// The change counter up to which everything has been taken in.
+    pub(super) fn counter(&self) -> u64 {
+        self.counter
+    }
+
     /// Returns when something has changed.
     pub(super) async fn wait(&mut self) -> Result<(), RefError> {
         match self.news.recv().await {

@@ -12,6 +12,7 @@ use super::{
     orchestrator::Orchestrator,
     pattern::NamePattern,
     ready::CPU_NAME,
+    settled,
     state::{Dataflow, DataflowPolicy},
 };
 use crate::{
@@ -42,24 +43,9 @@ pub async fn dataflow_execute_held(
         .await
         .map_err(WorkspaceError::from)?;
     let deployed = workspaces::find(&*storage, workspace).await?;
-    let package = packages::load(&*storage, deployed.package).await?;
-    let graph = graph(&package, &options.targets, &options.force)?;
-    check_limits(&graph, &options.limits)?;
-
     // What is read first is at most older than what is read next: a change in between is seen as one, and does nothing.
     let counter = storage.refs().change_counter(workspace).await.map_err(failed)?;
     let operation = operations::head(&*storage, workspace).await.map_err(failed)?;
-    let roots = datasets::read_roots(storage.refs(), workspace).await.map_err(failed)?;
-    let durations = history::durations(&*storage, workspace).await.map_err(failed)?;
-    let policy = DataflowPolicy {
-        slots: options.slots,
-        limits: options.limits.clone(),
-        on_failure: options.on_failure,
-    };
-    let root = |path: &_| roots.get(path).map(|value| value.object);
-    let took = |task| durations.get(graph.name(task)).copied();
-    let flow = Dataflow::new(&graph, &policy, root, |name| options.force.reason(name), took);
-
     let mut record = RunRecord {
         run: options.run.unwrap_or_else(|| options.clock.new_run()),
         workspace: workspace.clone(),
@@ -72,6 +58,29 @@ pub async fn dataflow_execute_held(
         summary: None,
         owner: options.holder.clone(),
     };
+    if settled::covers_everything(&options)
+        && let Some(settled) = settled::find(&*storage, workspace, counter, deployed.package.hash)
+            .await
+            .map_err(WorkspaceError::from)?
+    {
+        let report = settled::run(&*storage, &options, record, &settled).await.map_err(failed)?;
+        return Ok(RunReport { lost, ..report });
+    }
+    let package = packages::load(&*storage, deployed.package).await?;
+    let graph = graph(&package, &options.targets, &options.force)?;
+    check_limits(&graph, &options.limits)?;
+
+    let roots = datasets::read_roots(storage.refs(), workspace).await.map_err(failed)?;
+    let durations = history::durations(&*storage, workspace).await.map_err(failed)?;
+    let policy = DataflowPolicy {
+        slots: options.slots,
+        limits: options.limits.clone(),
+        on_failure: options.on_failure,
+    };
+    let root = |path: &_| roots.get(path).map(|value| value.object);
+    let took = |task| durations.get(graph.name(task)).copied();
+    let flow = Dataflow::new(&graph, &policy, root, |name| options.force.reason(name), took);
+
     let run = record.run;
     let interrupted = |source| DataflowError::Interrupted { run, source };
     runs::record_start(&*storage, &record).await.map_err(|error| interrupted(error.into()))?;

@@ -14,6 +14,7 @@ mod orchestrator;
 mod pattern;
 mod publish;
 mod ready;
+pub(crate) mod settled;
 mod state;
 mod views;
 

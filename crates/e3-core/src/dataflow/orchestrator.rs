@@ -11,7 +11,8 @@ use std::{
 };
 
 use e3_types::{
-    ErrorClass, Event, EventKind, Failure, Kind, Name, ObjectRef, PackageName, RunReason, SkipReason,
+    ErrorClass, Event, EventKind, Failure, Kind, Name, ObjectRef, PackageName, RunReason, RunState,
+    SkipReason,
 };
 use futures::FutureExt;
 use tokio::{
@@ -29,6 +30,7 @@ use super::{
     journal::{Entry, Message},
     options::{DataflowError, DataflowOptions, RunReport, TaskFailure},
     publish::Publisher,
+    settled,
     state::Dataflow,
 };
 use crate::{
@@ -62,6 +64,8 @@ pub(super) struct Orchestrator<'a> {
     repairs: Repairs,
     /// Whether something may be looked up that was executed in this run.
     looks_back: bool,
+    /// How long the executions of this run took together, in milliseconds.
+    executed_ms: u64,
 }
 
 /// What a spawned piece of work reports.
@@ -106,6 +110,7 @@ impl<'a> Orchestrator<'a> {
             failures: Vec::new(),
             repairs: Repairs::default(),
             looks_back: false,
+            executed_ms: 0,
         })
     }
 
@@ -134,14 +139,20 @@ impl<'a> Orchestrator<'a> {
             match self.flow.next_action() {
                 None => self.wait().await?,
                 Some(Action::End { state }) => {
+                    let settles = state == RunState::Completed && self.leaves_nothing_to_do();
                     // What was set before the end is part of the run.
                     if !self.flow.takes_changes() || !self.look_for_changes().await? {
-                        return self.end(state).await;
+                        return self.end(state, settles).await;
                     }
                 }
                 Some(action) => self.act(action).await?,
             }
         }
+    }
+
+    /// Whether a run like this one, if it completes, finds nothing to do for the next one.
+    fn leaves_nothing_to_do(&self) -> bool {
+        settled::covers_everything(self.options) && self.graph.policies().iter().all(|policy| policy.cache)
     }
 
     async fn act(&mut self, action: Action) -> Result<(), DataflowError> {

@@ -39,6 +39,10 @@ impl StorageBackend for MemoryStorage {
         &self.leases
     }
 
+    async fn object_stamp(&self) -> Result<String, StorageError> {
+        Ok(self.objects.stamp())
+    }
+
     async fn sync(&self) -> Result<(), StorageError> {
         Ok(())
     }

@@ -94,6 +94,15 @@ impl ObjectStore for MemoryObjects {
 }
 
 impl MemoryObjects {
+    /// Which objects there are.
+    pub(super) fn stamp(&self) -> String {
+        let objects = lock(&self.0);
+        let mixed = objects.keys().fold([0; 32], |mixed: [u8; 32], hash| {
+            std::array::from_fn(|place| mixed[place] ^ hash.as_bytes()[place])
+        });
+        format!("{} {mixed:?}", objects.len())
+    }
+
     fn bytes(&self, hash: &Hash) -> Result<Bytes, ObjectError> {
         lock(&self.0).get(hash).map(|(bytes, _)| bytes.clone()).ok_or(ObjectError::NotFound(*hash))
     }

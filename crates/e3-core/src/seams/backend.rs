@@ -20,6 +20,9 @@ pub trait StorageBackend: Send + Sync {
     /// Who is at work on what.
     fn leases(&self) -> &dyn LeaseStore;
 
+    /// Something that is another one when an object has been removed since. It may be another one for any other reason, too.
+    async fn object_stamp(&self) -> Result<String, StorageError>;
+
     /// Returns when everything that was acknowledged before the call would survive a power cut.
     ///
     /// Writes are acknowledged when they are visible and survive the death of the process; this barrier is asked for

@@ -162,6 +162,10 @@ impl StorageBackend for Aside<'_> {
         self.memory.leases()
     }
 
+    async fn object_stamp(&self) -> Result<String, StorageError> {
+        self.storage.object_stamp().await
+    }
+
     async fn sync(&self) -> Result<(), StorageError> {
         self.storage.sync().await
     }

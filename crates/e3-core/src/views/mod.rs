@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::{RefError, RefName, RefStore};
 
-fn encode(record: &impl Serialize) -> Bytes {
+pub(crate) fn encode(record: &impl Serialize) -> Bytes {
     // Most records are smaller than this. They are copied out at their own size, because some storages keep them for long.
     let mut text = Vec::with_capacity(1024);
     serde_json::to_writer(&mut text, record).expect("records are plain data with text keys");
@@ -38,7 +38,10 @@ fn decode<T: DeserializeOwned>(name: &RefName, value: &[u8]) -> Result<T, RefErr
         .map_err(|error| RefError::Corrupt { name: name.clone(), message: error.to_string() })
 }
 
-async fn read<T: DeserializeOwned>(refs: &dyn RefStore, name: &RefName) -> Result<Option<T>, RefError> {
+pub(crate) async fn read<T: DeserializeOwned>(
+    refs: &dyn RefStore,
+    name: &RefName,
+) -> Result<Option<T>, RefError> {
     let value = refs.read(std::slice::from_ref(name)).await?.pop().flatten();
     value.map(|value| decode(name, &value)).transpose()
 }

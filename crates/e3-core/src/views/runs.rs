@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{decode, encode, read, workspaces};
 use crate::{
     Clock, Holder, Precondition, RefChange, RefError, RefName, Scan, StorageBackend, StorageError,
-    WorkspaceLease,
+    WorkspaceLease, dataflow::settled,
 };
 
 /// What is recorded of a run.
@@ -59,6 +59,7 @@ pub(crate) async fn record_start(storage: &dyn StorageBackend, record: &RunRecor
     let changes = vec![
         RefChange::set(run_name(&record.workspace, record.run), encode(record)),
         RefChange::set(current_name(&record.workspace), encode(&record.run)),
+        settled::forget(&record.workspace),
     ];
     storage.refs().write(changes).await
 }

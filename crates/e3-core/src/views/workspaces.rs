@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Acquired, Clock, DatasetRef, Holder, Lease, LeaseMode, Origin, Precondition, RefChange, RefError,
-    RefName, Scan, StorageBackend, StorageError,
+    RefName, Scan, StorageBackend, StorageError, dataflow::settled,
 };
 
 /// What is deployed in a workspace.
@@ -332,10 +332,8 @@ pub async fn remove(storage: &dyn StorageBackend, lease: &WorkspaceLease) -> Res
         names.extend(found.into_iter().map(|(name, _)| name));
     }
     names.push(super::history::durations_name(workspace));
-    storage
-        .refs()
-        .write(names.into_iter().map(RefChange::remove).collect())
-        .await
-        .map_err(StorageError::from)?;
+    let mut changes: Vec<_> = names.into_iter().map(RefChange::remove).collect();
+    changes.push(settled::forget(workspace));
+    storage.refs().write(changes).await.map_err(StorageError::from)?;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod limits;
 mod plans;
 mod reactive;
 mod repair;
+mod settled;
 mod stories;
 
 use std::time::Duration;

@@ -136,8 +136,11 @@ pub async fn list_and_delete(fixture: &Fixture) {
     let long_ago = Timestamp::from_unix_ms(1);
     assert_eq!(store.delete_many(&hashes, long_ago).await.unwrap(), 0, "they are younger");
     let some_day = Timestamp::from_unix_ms(u64::MAX);
+    let stamp = fixture.storage.object_stamp().await.unwrap();
+    assert_eq!(fixture.storage.object_stamp().await.unwrap(), stamp, "nothing has happened");
     assert_eq!(store.delete_many(&hashes[..2], some_day).await.unwrap(), 2);
     assert_eq!(store.delete_many(&hashes[..2], some_day).await.unwrap(), 0);
+    assert_ne!(fixture.storage.object_stamp().await.unwrap(), stamp);
     assert_eq!(listed(store).await, put[2..]);
 }
 

@@ -10,6 +10,7 @@ use crate::{
     dataflow::{
         action::Unit,
         options::{DataflowError, RunReport, TaskFailure},
+        settled::{self, Settled},
     },
     history, runs,
 };
@@ -127,6 +128,7 @@ impl Orchestrator<'_> {
             changes.push(self.history(unit, execution, Some(output), cached, is_published));
         }
         if !cached && execution.is_some() {
+            self.executed_ms += took_ms;
             self.durations.insert(task.clone(), took_ms);
         }
         let event =
@@ -150,7 +152,7 @@ impl Orchestrator<'_> {
         history::add(&self.record.workspace, &task, self.record.run, self.seq, &record)
     }
 
-    pub(super) async fn end(&mut self, state: RunState) -> Result<RunReport, DataflowError> {
+    pub(super) async fn end(&mut self, state: RunState, settles: bool) -> Result<RunReport, DataflowError> {
         // Only waits for a next attempt can be left.
         self.work.shutdown().await;
         let now = self.options.clock.now();
@@ -161,6 +163,17 @@ impl Orchestrator<'_> {
         let mut changes = runs::end(self.record).to_vec();
         if summary.executed > 0 {
             changes.push(history::record_durations(&self.record.workspace, &self.durations));
+        }
+        if settles {
+            let objects = self.storage.object_stamp().await.map_err(|error| self.interrupted(error))?;
+            let settled = Settled {
+                package: self.record.package.hash,
+                counter: self.changes.counter(),
+                objects,
+                total: summary.total,
+                saved_ms: summary.saved_ms + self.executed_ms,
+            };
+            changes.push(settled::remember(&self.record.workspace, &settled));
         }
         self.happened(None, EventKind::RunEnded { state, summary }, changes).await?;
         // A task that failed, was taken back and failed again is told once, as it stands.

@@ -1,0 +1,90 @@
+//! The shortest answer: when it is given, and when it must not be.
+
+use std::num::NonZeroUsize;
+
+use e3_core::{Force, MockResponse, OnFailure, StorageBackend};
+use e3_testkit::{Scenario, TaskSketch, task_hash};
+use e3_types::{RunState, TaskPolicy, Timestamp};
+
+use crate::{diamond, sketch};
+
+const NOTHING_TO_DO: [&str; 2] = ["begin 4", "end completed"];
+
+async fn complete() -> Scenario {
+    let scenario = Scenario::new(&diamond()).await;
+    scenario.run().await;
+    scenario.take_story();
+    scenario
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_complete_workspace_is_not_looked_at_again() {
+    let mut scenario = complete().await;
+    for slots in 1..4 {
+        scenario.options.slots = NonZeroUsize::new(slots).unwrap();
+        let report = scenario.run().await;
+        assert_eq!((report.state, report.summary.total, report.summary.cached), (RunState::Completed, 4, 4));
+        assert_eq!(scenario.take_story(), NOTHING_TO_DO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_gone_is_noticed_and_made_again() {
+    let scenario = complete().await;
+    let output = scenario.value("main", "b").await.unwrap().object.hash;
+    let any_time = Timestamp::from_unix_ms(u64::MAX);
+    assert_eq!(scenario.storage.objects().delete_many(&[output], any_time).await.unwrap(), 1);
+    assert_eq!(scenario.run().await.summary.executed, 1);
+    scenario.take_story();
+    scenario.run().await;
+    assert_eq!(scenario.take_story(), NOTHING_TO_DO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_input_that_was_set_and_set_back_is_looked_at() {
+    let scenario = complete().await;
+    scenario.set("raw", "another").await;
+    assert_eq!(scenario.run().await.summary.executed, 4);
+    scenario.set("raw", "raw").await;
+    scenario.take_story();
+    scenario.run().await;
+    assert_ne!(scenario.take_story(), NOTHING_TO_DO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_complete_run_of_everything_counts() {
+    let mut scenario = complete().await;
+    // A forced run that fails leaves the workspace as it is, but not complete.
+    let tasks = diamond();
+    scenario.runner.respond(task_hash(&tasks[1]), MockResponse::exit(1));
+    scenario.options.force = Force::Matching(vec!["b".parse().unwrap()]);
+    scenario.options.on_failure = OnFailure::KeepGoing;
+    assert_eq!(scenario.run().await.state, RunState::Failed);
+    scenario.options.force = Force::Nothing;
+    assert_eq!(scenario.run().await.state, RunState::Failed, "its last execution has failed");
+    scenario.runner.respond(task_hash(&tasks[1]), MockResponse::bytes("b at last"));
+    scenario.options.targets = vec!["b".parse().unwrap()];
+    assert_eq!(scenario.run().await.state, RunState::Completed);
+    scenario.options.targets = Vec::new();
+    assert_eq!(scenario.run().await.summary.executed, 1, "what depends on it was not among the targets");
+    scenario.take_story();
+    scenario.run().await;
+    assert_eq!(scenario.take_story(), NOTHING_TO_DO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_never_cached_always_runs() {
+    let policy = TaskPolicy { cache: false, ..TaskPolicy::default() };
+    let tasks = [TaskSketch { policy, ..TaskSketch::new("a", &["raw"]) }];
+    let scenario = Scenario::new(&tasks).await;
+    for _ in 0..3 {
+        assert_eq!(scenario.run().await.summary.executed, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_package_is_another_matter() {
+    let scenario = complete().await;
+    scenario.deploy("main", &sketch(&[("a", &["raw"]), ("e", &["a"])])).await;
+    assert_eq!(scenario.run().await.summary.executed, 1);
+}
