@@ -23,6 +23,7 @@ mod leases;
 mod logs;
 mod objects;
 mod owner;
+mod parallel;
 mod refs;
 mod storage;
 mod writer;

@@ -22,6 +22,7 @@ use crate::{
     files::{is_missing, with_parent},
     integrity::{EXECUTABLE, PLAIN, Quarantine, hash_file, is_sealed, open_in_any_mode, seal},
     owner::Owners,
+    parallel,
 };
 
 /// How much is read or hashed at once, in bytes.
@@ -139,7 +140,10 @@ impl ObjectStore for LocalObjects {
             });
         }
         let is_quick = is_quick(&ready);
-        self.work(is_quick, move |inner| ready.into_iter().map(|source| inner.put(source)).collect()).await
+        if is_quick {
+            return ready.into_iter().map(|source| self.0.put(source)).collect();
+        }
+        self.blocking(move |inner| parallel::for_each(ready, |source| inner.put(source))).await
     }
 
     async fn get(&self, hash: &Hash, range: Range<u64>) -> Result<ByteStream, ObjectError> {
@@ -179,13 +183,18 @@ impl ObjectStore for LocalObjects {
         let items = items.to_vec();
         let size: u64 = items.iter().map(|item| item.object.size).sum();
         let is_quick = items.len() <= FEW && size <= LITTLE;
-        self.work(is_quick, move |inner| items.iter().try_for_each(|item| inner.stage(item))).await
+        if is_quick {
+            return items.iter().try_for_each(|item| self.0.stage(item));
+        }
+        self.blocking(move |inner| parallel::for_each(items, |item| inner.stage(&item)).map(drop)).await
     }
 
     async fn stat_many(&self, hashes: &[Hash]) -> Result<Vec<Option<u64>>, ObjectError> {
         let hashes = hashes.to_vec();
-        self.work(hashes.len() <= FEW, move |inner| hashes.iter().map(|hash| inner.size(hash)).collect())
-            .await
+        if hashes.len() <= FEW {
+            return hashes.iter().map(|hash| self.0.size(hash)).collect();
+        }
+        self.blocking(move |inner| parallel::for_each(hashes, |hash| inner.size(&hash))).await
     }
 
     async fn list(&self) -> Result<BoxStream<'static, Result<ObjectRef, ObjectError>>, ObjectError> {

@@ -1,0 +1,62 @@
+//! The same work for many things, on all cores.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+/// Does `work` for each thing; the results are in the order of the things. After an error nothing new is begun, and the error that
+/// belongs to the first of the things is returned.
+pub(crate) fn for_each<Thing: Send, Made: Send, Error: Send>(
+    things: Vec<Thing>,
+    work: impl Fn(Thing) -> Result<Made, Error> + Sync,
+) -> Result<Vec<Made>, Error> {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(things.len());
+    if cores <= 1 {
+        return things.into_iter().map(work).collect();
+    }
+    let count = things.len();
+    // Each takes the next thing: one may take much longer than another.
+    let left = Mutex::new(Some(things.into_iter().enumerate()));
+    let take_all = || {
+        let mut made = Vec::with_capacity(count / cores + 1);
+        loop {
+            let next = left.lock().unwrap_or_else(PoisonError::into_inner).as_mut().and_then(Iterator::next);
+            let Some((place, thing)) = next else { return made };
+            let done = work(thing);
+            if done.is_err() {
+                *left.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            made.push((place, done));
+        }
+    };
+    let mut all = thread::scope(|scope| {
+        let threads: Vec<_> = (1..cores).map(|_| scope.spawn(take_all)).collect();
+        let mut all = take_all();
+        for thread in threads {
+            match thread.join() {
+                Ok(made) => all.extend(made),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        all
+    });
+    all.sort_unstable_by_key(|(place, _)| *place);
+    all.into_iter().map(|(_, done)| done).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_order_and_the_first_error_wins() {
+        let things: Vec<u32> = (0..1000).collect();
+        assert_eq!(for_each(things.clone(), |thing| Ok::<_, ()>(thing * 2)).unwrap()[999], 1998);
+        let none: Vec<u32> = for_each(Vec::<u32>::new(), Ok::<_, ()>).unwrap();
+        assert!(none.is_empty());
+        let failed = for_each(things, |thing| if thing >= 500 { Err(thing) } else { Ok(thing) });
+        assert_eq!(failed, Err(500));
+    }
+}
