@@ -16,15 +16,13 @@ use e3_core::{
     TaskExecuteOptions, TaskResult, Unavailable, Usage, packages, perform,
 };
 use e3_process::{Command, Confinement, Ended, Exit, RunError, Stop, Supervisor};
-use e3_types::{
-    CommandLine, ErrorClass, ExecutionId, Failure, Hash, Name, ObjectRef, Sandbox, TaskLimits, TaskObject,
-    Template,
-};
+use e3_types::{ErrorClass, ExecutionId, Failure, Hash, ObjectRef, Sandbox, TaskLimits};
 
 use crate::{
+    command::{self, ToStart},
     environment, guard, output,
     scratch::{Scratch, Scratches},
-    stage::{OUTPUT, StageError, StagedFile, StagingError, stage_inputs, staged_path},
+    stage::{StageError, StagedFile, StagingError, stage_inputs},
 };
 
 /// Where and how the tasks of one process run.
@@ -90,10 +88,10 @@ struct Execution<'a> {
 }
 
 /// Why there is no output.
-struct Stopped(Failure);
+pub(crate) struct Stopped(Failure);
 
 impl Stopped {
-    fn error(class: ErrorClass, message: impl Into<String>) -> Self {
+    pub(crate) fn error(class: ErrorClass, message: impl Into<String>) -> Self {
         Self(Failure::Error { class, message: message.into() })
     }
 
@@ -183,20 +181,31 @@ impl Execution<'_> {
         let staged = stage_inputs(self.storage, &task, inputs, &work).await.map_err(Stopped::staging)?;
 
         let environment = environment::of_task(&task, &self.workshop.environment, &temporary);
-        let (program, arguments) = command_line(&task)?;
-        let command = Command {
-            program,
-            arguments,
+        let ToStart { words, otherwise } = command::to_start(&task)?;
+        let confinement = self.confinement(&work, &temporary);
+        let (words, otherwise) = match otherwise {
+            // A launcher cannot tell what a shell would have made of it.
+            Some(in_shell) if !confinement.is_none() => (in_shell, None),
+            other => (words, other),
+        };
+        let mut command = Command {
+            program: words.0,
+            arguments: words.1,
             environment,
             folder: work.clone(),
-            confinement: self.confinement(&work, &temporary),
+            confinement,
             launcher: self.workshop.launcher.clone(),
             supervisor: self.workshop.supervisor.clone(),
             home: scratch.path().to_owned(),
         };
         // Until it is known that nothing of this task can still be at work in it.
         scratch.retire(true);
-        let ended = self.spawn(&command, &mut outcome.notes).await;
+        let mut ended = self.spawn(&command, &mut outcome.notes).await;
+        if let (Err(RunError::Spawn(_)), Some(words)) = (&ended, otherwise) {
+            (command.program, command.arguments) = words;
+            ended = self.spawn(&command, &mut outcome.notes).await;
+        }
+        let ended = ended.map_err(|error| not_run(&command, error));
         // Looked at in any case: an altered file must be known, however the task ended.
         let (changed, gone) = if staged.len() <= FEW {
             guard::look(staged).map_err(|error| Unavailable::new(LOOKING, error))?
@@ -247,7 +256,7 @@ impl Execution<'_> {
         Confinement { memory, open_files, cpu: cpu_ms.map(Duration::from_millis), sandbox }
     }
 
-    async fn spawn(&self, command: &Command, notes: &mut Vec<String>) -> Result<Ended, Stopped> {
+    async fn spawn(&self, command: &Command, notes: &mut Vec<String>) -> Result<Ended, RunError<LogError>> {
         let stop = Stop {
             politely: self.options.cancellation.stop.clone(),
             at_once: self.options.cancellation.kill.clone(),
@@ -265,7 +274,6 @@ impl Execution<'_> {
         };
         let stdout = log(LogStream::Stdout, &self.options.stdout, &cut[0]);
         let stderr = log(LogStream::Stderr, &self.options.stderr, &cut[1]);
-        let program = command.program.to_string_lossy();
         let ended = e3_process::run(command, &stop, stdout, stderr).await;
         for (stream, cut) in [LogStream::Stdout, LogStream::Stderr].iter().zip(cut) {
             let (cut, kept) = (cut.into_inner(), self.workshop.log_limit);
@@ -275,17 +283,7 @@ impl Execution<'_> {
                 ));
             }
         }
-        ended.map_err(|error| match error {
-            RunError::Spawn(error) => cannot_start(&program, &error),
-            RunError::Confine(complaint) => Stopped::error(
-                ErrorClass::Environment,
-                format!("the command `{program}` cannot be started: {complaint}"),
-            ),
-            RunError::Wait(error) => {
-                Stopped::error(ErrorClass::Environment, format!("waiting for `{program}`: {error}"))
-            }
-            RunError::Output(error) => Stopped::error(ErrorClass::Environment, error.to_string()),
-        })
+        ended
     }
 
     /// What the end of the process means, if it is not success.
@@ -336,33 +334,15 @@ impl e3_process::Output for Log<'_> {
     }
 }
 
-/// The program and its arguments.
-fn command_line(task: &TaskObject) -> Result<(OsString, Vec<OsString>), Stopped> {
-    let staged: Vec<(&Name, String)> = task
-        .inputs
-        .iter()
-        .filter_map(|input| Some((input.name.as_ref()?, staged_path(input.name.as_ref()?))))
-        .collect();
-    let place = |name: &Name| {
-        let input = staged.iter().find(|(input, _)| *input == name).map(|(_, path)| path.as_str());
-        input.or_else(|| (name.as_str() == OUTPUT).then_some(OUTPUT))
+fn not_run(command: &Command, error: RunError<LogError>) -> Stopped {
+    let program = command.program.to_string_lossy();
+    let message = match error {
+        RunError::Spawn(error) => return cannot_start(&program, &error),
+        RunError::Confine(complaint) => format!("the command `{program}` cannot be started: {complaint}"),
+        RunError::Wait(error) => format!("waiting for `{program}`: {error}"),
+        RunError::Output(error) => error.to_string(),
     };
-    let mut words = match &task.command {
-        CommandLine::Shell(_) => vec![OsString::from("sh"), OsString::from("-ec")],
-        CommandLine::Argv(_) => Vec::new(),
-    };
-    for word in task.command.words() {
-        let expanded = Template::parse(word).expand(place).map_err(|name| {
-            Stopped::error(
-                ErrorClass::User,
-                format!("the command asks for `{{{name}}}`, which is not an input"),
-            )
-        })?;
-        words.push(expanded.into());
-    }
-    let mut words = words.into_iter();
-    let program = words.next().ok_or_else(|| Stopped::error(ErrorClass::User, "the command is empty"))?;
-    Ok((program, words.collect()))
+    Stopped::error(ErrorClass::Environment, message)
 }
 
 fn cannot_start(program: &str, error: &io::Error) -> Stopped {

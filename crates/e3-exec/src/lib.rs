@@ -3,6 +3,7 @@
 //! `task_execute` is the only implementation of that. `LocalTaskRunner` wraps it as a `TaskRunner`; a worker on
 //! another machine wraps the same function over another storage.
 
+mod command;
 mod environment;
 mod execute;
 mod guard;

@@ -50,6 +50,29 @@ async fn an_argv_is_run_without_a_shell() {
 }
 
 #[tokio::test]
+async fn a_text_is_what_a_shell_makes_of_it_also_where_none_is_needed() {
+    let bench = local();
+    let x = bench.put("x").await;
+    let task = |text| script(text, &[("a", Kind::File)], Kind::File);
+    assert_eq!(bench.output(&task("cp {a} {output}"), &[x]).await, "x");
+    // Its parent is who started it: a shell that stayed would be in between.
+    let parent = "grep PPid: /proc/self/status";
+    let direct = bench.run(&script(parent, &[], Kind::File), &[]).await;
+    let in_shell = bench.run(&script("grep PPid: '/proc/self/status'; exit 3", &[], Kind::File), &[]).await;
+    assert_eq!(bench.log(&direct, LogStream::Stdout).await, format!("PPid:\t{}\n", std::process::id()));
+    assert_ne!(bench.log(&in_shell, LogStream::Stdout).await, format!("PPid:\t{}\n", std::process::id()));
+    // A program that no system can start, but every shell.
+    let mut scripted = task("code/tool {a} {output}");
+    let tool = code(&bench, &[("code/tool", "cat \"$1\" > \"$2\"; echo as a script >> \"$2\"", true)]).await;
+    scripted.inputs.push(TaskInput { name: None, kind: Kind::Dir, writable: false });
+    assert_eq!(bench.output(&scripted, &[x, tool]).await, "xas a script\n");
+    // What is not there fails as it always has.
+    let missing = bench.run(&task("no-such-program {a} {output}"), &[x]).await;
+    assert_eq!(missing.outcome, Err(Failure::Exit { code: 127 }));
+    assert!(bench.log(&missing, LogStream::Stderr).await.contains("no-such-program"));
+}
+
+#[tokio::test]
 async fn only_what_is_declared_is_in_the_environment() {
     let bench = local();
     let mut task = script(
