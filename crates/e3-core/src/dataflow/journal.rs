@@ -12,7 +12,7 @@ pub(super) const CAPACITY: usize = 4096;
 /// How many events are made durable together.
 const GROUP: usize = 512;
 /// How long more of them are waited for.
-const LINGER: Duration = Duration::from_millis(3);
+const LINGER: Duration = Duration::from_millis(10);
 /// How often, and how long apart, it is tried again to write.
 const PATIENCE: usize = 20;
 const PAUSE: Duration = Duration::from_millis(100);
