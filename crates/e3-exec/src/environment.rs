@@ -1,6 +1,7 @@
 //! The environment of a task: nothing is inherited but a short list, so that what a task sees is what it declares.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
     path::Path,
@@ -21,18 +22,18 @@ fn is_inherited(name: &OsStr) -> bool {
     matches!(name.as_bytes(), b"PATH" | b"HOME" | b"LANG") || name.as_bytes().starts_with(b"LC_")
 }
 
-/// All variables of a task; later ones win over earlier ones of the same name.
+/// All variables of a task: what it declares wins over what it is given, and that over what it inherits.
 pub(crate) fn of_task(
     task: &TaskObject,
     inherited: &[(OsString, OsString)],
     temporary: &Path,
-) -> Vec<(OsString, OsString)> {
-    let mut all = inherited.to_vec();
-    all.push(("TMPDIR".into(), temporary.into()));
+) -> BTreeMap<OsString, OsString> {
+    let mut all: BTreeMap<OsString, OsString> = inherited.iter().cloned().collect();
+    all.insert("TMPDIR".into(), temporary.into());
     for name in task.inputs.iter().filter_map(|input| input.name.as_ref()) {
-        all.push((format!("E3_INPUT_{name}").into(), staged_path(name).into()));
+        all.insert(format!("E3_INPUT_{name}").into(), staged_path(name).into());
     }
-    all.push(("E3_OUTPUT".into(), OUTPUT.into()));
+    all.insert("E3_OUTPUT".into(), OUTPUT.into());
     all.extend(task.env.iter().map(|(name, value)| (name.into(), value.into())));
     all
 }

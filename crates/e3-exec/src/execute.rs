@@ -180,7 +180,7 @@ impl Execution<'_> {
         let (work, temporary) = (scratch.work(), scratch.temporary());
         let staged = stage_inputs(self.storage, &task, inputs, &work).await.map_err(Stopped::staging)?;
 
-        let environment = environment::of_task(&task, &self.workshop.environment, &temporary);
+        let mut environment = environment::of_task(&task, &self.workshop.environment, &temporary);
         let ToStart { words, otherwise } = command::to_start(&task)?;
         let confinement = self.confinement(&work, &temporary);
         let (words, otherwise) = match otherwise {
@@ -188,6 +188,10 @@ impl Execution<'_> {
             Some(in_shell) if !confinement.is_none() => (in_shell, None),
             other => (words, other),
         };
+        if otherwise.is_some() {
+            // As the shell tells it, which is not there.
+            environment.insert("PWD".into(), work.clone().into());
+        }
         let mut command = Command {
             program: words.0,
             arguments: words.1,

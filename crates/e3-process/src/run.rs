@@ -1,7 +1,14 @@
 //! `run`: one process from start to end.
 
 use std::{
-    ffi::OsString, io, os::unix::process::ExitStatusExt, path::PathBuf, pin::pin, sync::Arc, time::Duration,
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    io,
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -23,8 +30,8 @@ pub struct Command {
     pub program: OsString,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// All environment variables that it sees.
-    pub environment: Vec<(OsString, OsString)>,
+    /// All environment variables that it sees; each once, as programs differ in which of two they take.
+    pub environment: BTreeMap<OsString, OsString>,
     /// Its working folder.
     pub folder: PathBuf,
     /// What it may use and see.
@@ -80,8 +87,7 @@ impl Command {
         if self.program.as_encoded_bytes().contains(&b'/') {
             return Ok(self.folder.join(&self.program));
         }
-        let path =
-            self.environment.iter().rev().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
+        let path = self.environment.get(OsStr::new("PATH")).map(OsString::as_os_str);
         let candidates = std::env::split_paths(path.unwrap_or_default())
             .map(|folder| self.folder.join(folder).join(&self.program));
         let mut found = io::Error::from(io::ErrorKind::NotFound);
@@ -309,7 +315,7 @@ mod tests {
         Command {
             program: "sh".into(),
             arguments: vec!["-c".into(), script.into()],
-            environment: vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default())],
+            environment: [("PATH".into(), std::env::var_os("PATH").unwrap_or_default())].into(),
             folder: "/".into(),
             confinement: Confinement::default(),
             launcher: None,
@@ -413,7 +419,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().to_owned();
         let mut command = shell(script);
-        command.environment.push(("TMPDIR".into(), home.join("tmp").into()));
+        command.environment.insert("TMPDIR".into(), home.join("tmp").into());
         command.supervisor = Some(Arc::new(Supervisor::new(home.clone(), None)));
         (command.folder, command.home) = (home.clone(), home);
         (folder, command)

@@ -7,6 +7,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     ffi::{CString, OsStr, OsString},
     io,
     mem::MaybeUninit,
@@ -60,7 +61,7 @@ thread_local! {
 pub(crate) fn start(
     program: &Path,
     arguments: &[OsString],
-    environment: &[(OsString, OsString)],
+    environment: &BTreeMap<OsString, OsString>,
     folder: &Path,
 ) -> io::Result<Started> {
     let program = text([program.as_os_str()])?;
@@ -122,6 +123,12 @@ fn clone(plan: &Plan, stack: &mut [MaybeUninit<u8>]) -> io::Result<(Pid, OwnedFd
         let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
         match Pid::from_raw(pid).filter(|_| pid > 0) {
+            // Linux before 5.2 does not know of handles, nor says so.
+            Some(pid) if handle < 0 => {
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+                crate::wait::take_status(pid)?;
+                Err(io::ErrorKind::Unsupported.into())
+            }
             Some(pid) => Ok((pid, OwnedFd::from_raw_fd(handle))),
             None => Err(error),
         }
@@ -154,7 +161,12 @@ unsafe fn default_signals() -> bool {
     // SAFETY: all zeroes is a value of `sigaction`: the default, with an empty mask.
     unsafe {
         let default: libc::sigaction = std::mem::zeroed();
-        (1..32).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)).all(|signal| {
+        // Those in between are the C library's own.
+        let mut signals = (1..32).chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
+        signals.all(|signal| {
+            if [libc::SIGKILL, libc::SIGSTOP].contains(&signal) {
+                return true;
+            }
             let mut now: libc::sigaction = std::mem::zeroed();
             if libc::sigaction(signal, ptr::null(), &raw mut now) != 0 {
                 return false;
@@ -208,9 +220,13 @@ mod tests {
 
     /// What a shell prints, started with one variable.
     fn printed(script: &str, folder: &Path) -> String {
-        let started =
-            start(Path::new("/bin/sh"), &["-c".into(), script.into()], &[("A".into(), "b=c".into())], folder)
-                .unwrap();
+        let started = start(
+            Path::new("/bin/sh"),
+            &["-c".into(), script.into()],
+            &[("A".into(), "b=c".into())].into(),
+            folder,
+        )
+        .unwrap();
         let mut text = String::new();
         File::from(started.stdout).read_to_string(&mut text).unwrap();
         let (status, _) = crate::wait::take_status(started.pid).unwrap();
@@ -246,8 +262,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_started_is_told_and_leaves_no_process() {
-        let start =
-            |program: &str, folder: &str| start(Path::new(program), &[], &[], Path::new(folder)).map(drop);
+        let start = |program: &str, folder: &str| {
+            start(Path::new(program), &[], &BTreeMap::new(), Path::new(folder)).map(drop)
+        };
         assert_eq!(start("/nowhere/program", "/").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(start("/etc/passwd", "/").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         assert_eq!(start("/bin/sh", "/nowhere").unwrap_err().kind(), io::ErrorKind::NotFound);

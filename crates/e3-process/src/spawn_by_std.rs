@@ -1,6 +1,7 @@
 //! Starting a process where the system has no handles for them: as the standard library does, through `posix_spawn`.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     io,
     os::{fd::OwnedFd, unix::process::CommandExt},
@@ -21,13 +22,13 @@ pub(crate) struct Started {
 pub(crate) fn start(
     program: &Path,
     arguments: &[OsString],
-    environment: &[(OsString, OsString)],
+    environment: &BTreeMap<OsString, OsString>,
     folder: &Path,
 ) -> io::Result<Started> {
     let mut child = Command::new(program)
         .args(arguments)
         .env_clear()
-        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .envs(environment)
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -88,6 +88,38 @@ async fn only_what_is_declared_is_in_the_environment() {
 }
 
 #[tokio::test]
+async fn what_a_task_declares_wins_over_what_it_inherits_in_every_program() {
+    let bench = local();
+    // Programs that are not shells take the first of two variables of one name.
+    let words = CommandLine::Argv(["/usr/bin/env".to_owned()].into());
+    for command in [words, CommandLine::Shell("/usr/bin/env".to_owned())] {
+        let mut task = script("", &[], Kind::File);
+        task.command = command;
+        task.env = BTreeMap::from([("PATH", "/declared"), ("TMPDIR", "/elsewhere")])
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let told = bench.log(&bench.run(&task, &[]).await, LogStream::Stdout).await;
+        let of = |name: &str| told.lines().filter(|line| line.starts_with(name)).collect::<Vec<_>>();
+        assert_eq!((of("PATH="), of("TMPDIR=")), (vec!["PATH=/declared"], vec!["TMPDIR=/elsewhere"]));
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_needs_no_shell_is_told_its_folder_as_by_one() {
+    let bench = local();
+    for declared in [None, Some("/elsewhere")] {
+        for text in ["printenv PWD", "printenv 'PWD'"] {
+            let mut task = script(text, &[], Kind::File);
+            task.env.extend(declared.map(|folder| ("PWD".to_owned(), folder.to_owned())));
+            let told = bench.log(&bench.run(&task, &[]).await, LogStream::Stdout).await;
+            let scratch = bench.scratch.canonicalize().unwrap();
+            assert!(std::path::Path::new(told.trim_end()).starts_with(&scratch), "{text}: {told:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_temporary_folder_is_there_and_goes_away() {
     let bench = local();
     let task = script("echo x > \"$TMPDIR/file\"; cp \"$TMPDIR/file\" {output}", &[], Kind::File);
