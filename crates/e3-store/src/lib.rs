@@ -25,6 +25,7 @@ mod objects;
 mod owner;
 mod parallel;
 mod refs;
+mod stamp;
 mod storage;
 mod writer;
 

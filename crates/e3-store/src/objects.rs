@@ -23,6 +23,7 @@ use crate::{
     integrity::{EXECUTABLE, PLAIN, Quarantine, hash_file, is_sealed, open_in_any_mode, seal},
     owner::Owners,
     parallel,
+    stamp::stamp,
 };
 
 /// How much is read or hashed at once, in bytes.
@@ -83,16 +84,8 @@ impl LocalObjects {
         self.blocking(|inner| {
             let mut folders = entries(&inner.folder)?;
             folders.sort_unstable();
-            let mut hasher = Hasher::new();
-            for folder in folders {
-                let found = fs::metadata(&folder).map_err(|error| failed("reading", &folder, error))?;
-                let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
-                hasher.update(folder.as_os_str().as_encoded_bytes());
-                for time in times {
-                    hasher.update(&time.to_le_bytes());
-                }
-            }
-            Ok(hasher.finish().to_string())
+            let stamp = stamp(&folders, || inner.incoming_path());
+            stamp.map_err(|(folder, error)| failed("reading", folder, error))
         })
         .await
     }

@@ -2,9 +2,10 @@
 
 use std::num::NonZeroUsize;
 
-use e3_core::{Force, MockResponse, OnFailure, StorageBackend};
+use e3_core::{Force, MockResponse, ObjectStoreExt, OnFailure, StorageBackend};
 use e3_testkit::{Scenario, TaskSketch, task_hash};
-use e3_types::{RunState, TaskPolicy, Timestamp};
+use e3_types::{Hash, RunState, TaskPolicy, Timestamp};
+use futures::FutureExt;
 
 use crate::{diamond, sketch};
 
@@ -35,6 +36,27 @@ async fn an_object_that_is_gone_is_noticed_and_made_again() {
     let any_time = Timestamp::from_unix_ms(u64::MAX);
     assert_eq!(scenario.storage.objects().delete_many(&[output], any_time).await.unwrap(), 1);
     assert_eq!(scenario.run().await.summary.executed, 1);
+    scenario.take_story();
+    scenario.run().await;
+    assert_eq!(scenario.take_story(), NOTHING_TO_DO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_went_while_others_ran_is_noticed_too() {
+    let tasks = diamond();
+    let scenario = Scenario::new(&tasks).await;
+    let output = Hash::of(b"of b");
+    scenario.runner.respond(task_hash(&tasks[1]), MockResponse::bytes("of b"));
+    let storage = scenario.storage.clone();
+    scenario.runner.respond_with(task_hash(&tasks[3]), move |_| {
+        let any_time = Timestamp::from_unix_ms(u64::MAX);
+        let deleted = storage.objects().delete_many(&[output], any_time).now_or_never();
+        assert_eq!(deleted.unwrap().unwrap(), 1);
+        MockResponse::bytes("of d")
+    });
+    assert_eq!(scenario.run().await.state, RunState::Completed);
+    assert_eq!(scenario.run().await.summary.executed, 1);
+    assert!(scenario.storage.objects().stat(&output).await.unwrap().is_some());
     scenario.take_story();
     scenario.run().await;
     assert_eq!(scenario.take_story(), NOTHING_TO_DO);

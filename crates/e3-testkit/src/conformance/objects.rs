@@ -142,6 +142,13 @@ pub async fn list_and_delete(fixture: &Fixture) {
     assert_eq!(store.delete_many(&hashes[..2], some_day).await.unwrap(), 0);
     assert_ne!(fixture.storage.object_stamp().await.unwrap(), stamp);
     assert_eq!(listed(store).await, put[2..]);
+    // However soon after the stamp, and the stamp after the object.
+    for round in 0..300 {
+        let object = store.put_bytes(format!("{round}")).await.unwrap();
+        let stamp = fixture.storage.object_stamp().await.unwrap();
+        assert_eq!(store.delete_many(&[object.hash], some_day).await.unwrap(), 1);
+        assert_ne!(fixture.storage.object_stamp().await.unwrap(), stamp, "in round {round}");
+    }
 }
 
 async fn listed(store: &dyn ObjectStore) -> Vec<ObjectRef> {

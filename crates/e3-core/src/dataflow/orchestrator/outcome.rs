@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use e3_types::{ErrorClass, EventKind, ExecutionId, Failure, ObjectRef, RunReason, RunState};
+use e3_types::{ErrorClass, EventKind, ExecutionId, Failure, Hash, ObjectRef, RunReason, RunState};
 
 use super::{Orchestrator, Report};
 use crate::{
     HistoryRecord, RefChange, TaskResult, Uncommitted,
     dataflow::{
-        action::Unit,
+        action::{Unit, UnitState},
         options::{DataflowError, RunReport, TaskFailure},
         settled::{self, Settled},
     },
@@ -152,6 +152,19 @@ impl Orchestrator<'_> {
         history::add(&self.record.workspace, &task, self.record.run, self.seq, &record)
     }
 
+    /// Whether no output of this run has gone since it was seen.
+    async fn has_all_outputs(&self) -> Result<bool, DataflowError> {
+        let outputs = self.flow.units().filter_map(|unit| match self.flow.state(unit) {
+            UnitState::Done(output) => Some(output),
+            _ => None,
+        });
+        let outputs: Vec<ObjectRef> = outputs.collect();
+        let hashes: Vec<Hash> = outputs.iter().map(|output| output.hash).collect();
+        let sizes = self.storage.objects().stat_many(&hashes).await;
+        let sizes = sizes.map_err(|error| self.interrupted(error))?;
+        Ok(sizes.into_iter().eq(outputs.iter().map(|output| Some(output.size))))
+    }
+
     pub(super) async fn end(&mut self, state: RunState, settles: bool) -> Result<RunReport, DataflowError> {
         // Only waits for a next attempt can be left.
         self.work.shutdown().await;
@@ -164,8 +177,12 @@ impl Orchestrator<'_> {
         if summary.executed > 0 {
             changes.push(history::record_durations(&self.record.workspace, &self.durations));
         }
-        if settles {
-            let objects = self.storage.object_stamp().await.map_err(|error| self.interrupted(error))?;
+        // First the stamp: what goes from now on makes another one.
+        let stamp = if settles { Some(self.storage.object_stamp().await) } else { None };
+        let stamp = stamp.transpose().map_err(|error| self.interrupted(error))?;
+        if let Some(objects) = stamp
+            && self.has_all_outputs().await?
+        {
             let settled = Settled {
                 package: self.record.package.hash,
                 counter: self.changes.counter(),
