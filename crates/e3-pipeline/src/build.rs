@@ -15,7 +15,7 @@ use e3_types::{
 };
 
 use crate::{
-    error::{Location, PipelineError},
+    error::{PipelineError, Place},
     model::{At, InputSpec, Pipeline, TaskSpec},
     similar::most_similar,
 };
@@ -39,7 +39,7 @@ pub struct Tracked {
     /// What it follows.
     pub source: TrackedSource,
     /// Where the pipeline file says so, if one does.
-    pub(crate) location: Option<Location>,
+    pub(crate) place: Option<Place>,
 }
 
 /// What a dataset follows. Paths are relative to the project folder.
@@ -61,8 +61,8 @@ impl Tracked {
         message: impl std::fmt::Display,
     ) -> PipelineError {
         let message =
-            if self.location.is_some() { format!("{}: {message}", self.path) } else { message.to_string() };
-        PipelineError { location: self.location.clone(), message, class }
+            if self.place.is_some() { format!("{}: {message}", self.path) } else { message.to_string() };
+        PipelineError { location: self.place.as_ref().map(Place::location), message, class }
     }
 
     /// The folders in which a change can matter, below the project folder or elsewhere, and whether a change anywhere below
@@ -127,8 +127,8 @@ pub fn build(
     for (name, At { value: input, span }) in &pipeline.inputs {
         let path = DatasetPath::from(name);
         let mut follow = |source| {
-            let location = Some(pipeline.source.locate(span));
-            built.tracked.push(Tracked { path: path.clone(), source, location });
+            let place = Some(pipeline.source.place(span.clone()));
+            built.tracked.push(Tracked { path: path.clone(), source, place });
         };
         let slot = match input {
             InputSpec::File(file) => {
@@ -234,8 +234,8 @@ fn wire(
         built.package.datasets.insert(path.clone(), Slot { kind: Kind::Dir, default: None });
         let patterns = task.code.iter().map(|pattern| pattern.value.clone()).collect();
         let end = task.code.last().map_or(first.span.end, |last| last.span.end);
-        let location = Some(source.locate(&(first.span.start..end)));
-        built.tracked.push(Tracked { path, source: TrackedSource::Code(patterns), location });
+        let place = Some(source.place(first.span.start..end));
+        built.tracked.push(Tracked { path, source: TrackedSource::Code(patterns), place });
     }
     let mut env = task.env.clone();
     for At { value: variable, span } in &task.pass_env {

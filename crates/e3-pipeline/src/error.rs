@@ -30,6 +30,19 @@ pub struct Location {
     text: String,
 }
 
+/// A range of bytes in a pipeline file. Its line is looked up when somebody wants to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    source: SourceText,
+    pub(crate) span: Range<usize>,
+}
+
+impl Place {
+    pub(crate) fn location(&self) -> Location {
+        self.source.locate(&self.span)
+    }
+}
+
 /// The text of a pipeline file. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct SourceText {
@@ -44,6 +57,10 @@ impl SourceText {
 
     pub(crate) fn text(&self) -> &str {
         &self.text
+    }
+
+    pub(crate) fn place(&self, span: Range<usize>) -> Place {
+        Place { source: self.clone(), span }
     }
 
     /// The place of a range of bytes.

@@ -133,7 +133,7 @@ pub async fn store_path(
         Kind::File | Kind::Json => TrackedSource::File(text.to_owned()),
     };
     let dataset: DatasetPath = "value".parse().expect("this is a path");
-    let tracked = Tracked { path: dataset, source, location: None };
+    let tracked = Tracked { path: dataset, source, place: None };
     let folder = std::path::absolute(".").map_err(|error| {
         PipelineError::general(
             ErrorClass::Environment,
