@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use e3_pipeline::Built;
+use e3_pipeline::Tracked;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
@@ -42,10 +42,9 @@ impl Files {
     }
 
     /// Watches what the pipeline names, and nothing else.
-    pub(crate) fn follow(&mut self, built: &Built) -> Result<()> {
+    pub(crate) fn follow(&mut self, tracked: &[Tracked]) -> Result<()> {
         let mut wanted = BTreeMap::from([(self.project.clone(), false)]);
-        for (folder, with_all_below) in built.tracked.iter().flat_map(|tracked| tracked.places(&self.project))
-        {
+        for (folder, with_all_below) in tracked.iter().flat_map(|tracked| tracked.places(&self.project)) {
             *wanted.entry(folder).or_default() |= with_all_below;
         }
         let gone: Vec<_> = self

@@ -1,6 +1,6 @@
 //! Who we are, for the record and for those who wait for us.
 
-use std::fs;
+use std::{fs, os::unix::fs::MetadataExt};
 
 use e3_core::{Clock, Holder, ProcessIdentity};
 
@@ -13,6 +13,12 @@ pub(crate) fn holder(clock: &dyn Clock) -> Holder {
         started: start_time(),
     };
     Holder { owner: clock.new_owner(), process: Some(process), since: clock.now() }
+}
+
+/// The file of this program as it looks: another one may understand a pipeline otherwise, even if its version is the same.
+pub(crate) fn program() -> Option<String> {
+    let file = std::env::current_exe().and_then(fs::metadata).ok()?;
+    Some(format!("{} {} {} {}.{:09}", file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
 }
 
 /// Linux: see random(4). Other systems do not tell.

@@ -11,10 +11,7 @@ use std::{
     time::SystemTime,
 };
 
-use e3_core::{
-    Access, DatasetRef, RefChange, RefName, StorageBackend, StorageError, TreeBuilder, datasets, packages,
-    workspaces,
-};
+use e3_core::{Access, DatasetRef, RefChange, RefName, StorageBackend, TreeBuilder, datasets};
 use e3_exec::materialise;
 use e3_pipeline::OutputLink;
 use e3_store::LocalStorage;
@@ -43,18 +40,18 @@ pub(crate) async fn place(
     links: &BTreeMap<String, OutputLink>,
     force: bool,
 ) -> Result<Vec<String>> {
-    let record = workspaces::find(storage, &context.workspace).await?;
-    let package = packages::load(storage, record.package).await?;
-    let values = datasets::read_all(storage.refs(), &context.workspace).await.map_err(StorageError::from)?;
     let mut done = Vec::new();
-    for (path, OutputLink { from, link }) in links {
+    for (path, OutputLink { from, kind, link }) in links {
         let dataset = DatasetPath::from(from);
-        // A run of some targets makes some of the outputs: those that are there now.
-        let (Some(value), Some(slot)) = (values.get(&dataset), package.datasets.get(&dataset)) else {
-            continue;
+        let refs = storage.refs();
+        // A run of some targets makes some of the outputs: those that are there now. An input may be one, too.
+        let value = match datasets::read_output(refs, &context.workspace, &dataset).await? {
+            Some(value) => Some(value),
+            None => datasets::read_root(refs, &context.workspace, &dataset).await?,
         };
-        let output = Output { context, storage, path, to: project.join(path), kind: slot.kind, link: *link };
-        if output.place(value, force).await? {
+        let Some(value) = value else { continue };
+        let output = Output { context, storage, path, to: project.join(path), kind: *kind, link: *link };
+        if output.place(&value, force).await? {
             done.push(path.clone());
         }
     }

@@ -20,7 +20,7 @@ pub use clock::{Clock, SystemClock, TestClock};
 pub use dataflow::{
     Action, Dataflow, DataflowError, DataflowOptions, DataflowPolicy, Force, Graph, GraphError, ItemSpec,
     NamePattern, NamePatternError, OnFailure, RunReport, TaskFailure, TaskIndex, Unit, UnitState,
-    dataflow_execute, dataflow_execute_held,
+    dataflow_execute, dataflow_execute_held, kept_if_settled,
 };
 pub use execution::{ExecutionContext, ExecutionKey, Lookup, Outcome, Usage, lookup_many, perform};
 pub use explain::{

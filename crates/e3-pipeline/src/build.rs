@@ -13,6 +13,7 @@ use e3_types::{
     DatasetPath, Hash, Kind, Name, ObjectRef, Package, PackageTask, Piece, Slot, TaskInput, TaskObject,
     Template,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{PipelineError, Place},
@@ -43,7 +44,7 @@ pub struct Tracked {
 }
 
 /// What a dataset follows. Paths are relative to the project folder.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TrackedSource {
     /// A file.
     File(String),
@@ -310,7 +311,7 @@ fn check_no_item(pipeline: &Pipeline, name: &Name, task: &TaskSpec) -> Result<()
     Ok(())
 }
 
-fn kind_of(pipeline: &Pipeline, name: &Name) -> Option<Kind> {
+pub(crate) fn kind_of(pipeline: &Pipeline, name: &Name) -> Option<Kind> {
     let input = pipeline.inputs.get(name).map(|input| match input.value {
         InputSpec::File(_) => Kind::File,
         InputSpec::Dir(_) => Kind::Dir,

@@ -2,7 +2,9 @@
 //! that it names, read only when they have changed.
 
 mod build;
+mod compile;
 mod error;
+mod kept;
 mod model;
 mod parse;
 mod policy;
@@ -14,6 +16,7 @@ mod units;
 mod walk;
 
 pub use build::{Built, Tracked, TrackedSource, build};
+pub use compile::{Compiled, Compiler};
 pub use error::{Location, PipelineError};
 pub use model::{OutputLink, Pipeline, RunSettings};
 pub use parse::{parse, run_settings};

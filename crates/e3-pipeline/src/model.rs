@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, ops::Range, path::PathBuf, time::Duration};
 
 use e3_types::{CommandLine, Json, Kind, Name, PackageName, PackageVersion, TaskPolicy};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::SourceText;
 
 /// A value with its place in the file, in bytes.
@@ -65,16 +67,18 @@ impl TaskSpec {
 }
 
 /// An entry of `[outputs]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputLink {
     /// The dataset.
     pub from: Name,
+    /// Its kind.
+    pub kind: Kind,
     /// Whether a read-only link to the store is wanted instead of a file of one's own.
     pub link: bool,
 }
 
 /// `[run]`: settings for `e3 run`, below the flags and the environment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunSettings {
     /// How many tasks may run at once.
     pub jobs: Option<std::num::NonZeroUsize>,

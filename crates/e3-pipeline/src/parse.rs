@@ -282,10 +282,10 @@ fn outputs(source: &SourceText, value: &Value<'_>, pipeline: &mut Pipeline) -> R
             (from, link)
         };
         let name: Name = parsed(source, &from)?;
-        if !pipeline.inputs.contains_key(&name) && !pipeline.tasks.contains_key(&name) {
+        let Some(kind) = crate::build::kind_of(pipeline, &name) else {
             return Err(crate::build::unknown_name(pipeline, &name, &from.span));
-        }
-        pipeline.outputs.insert(path.value, OutputLink { from: name, link });
+        };
+        pipeline.outputs.insert(path.value, OutputLink { from: name, kind, link });
     }
     Ok(())
 }

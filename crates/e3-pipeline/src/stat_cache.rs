@@ -10,7 +10,6 @@
 use std::{
     collections::HashMap,
     fs, io,
-    io::Write,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -18,8 +17,10 @@ use std::{
 use e3_types::{ObjectRef, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::kept;
+
 /// How the entries are written down. A file of another version is not read: its content can be found out again.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Timestamps come from the kernel's tick (at most 10 ms) and are compared with the clock: both rounded up.
 const FINE_MS: u64 = 50;
@@ -65,12 +66,6 @@ struct Entry {
     racy: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    version: u32,
-    entries: HashMap<String, Entry>,
-}
-
 /// What is known of source files, by absolute path.
 #[derive(Debug)]
 pub struct StatCache {
@@ -87,18 +82,7 @@ impl StatCache {
 
     /// The cache in the file `path`. Without one, or with one that cannot be used, it is empty: files are read.
     pub fn load(path: &Path) -> Self {
-        let entries = match read(path) {
-            Ok(stored) if stored.version == VERSION => stored.entries,
-            Ok(stored) => {
-                tracing::info!(path = %path.display(), version = stored.version, "ignoring another stat cache");
-                HashMap::new()
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => HashMap::new(),
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "ignoring a stat cache that cannot be read");
-                HashMap::new()
-            }
-        };
+        let entries = kept::load(path, VERSION).unwrap_or_default();
         Self { path: path.to_owned(), entries, changed: false }
     }
 
@@ -107,15 +91,7 @@ impl StatCache {
         if !self.changed {
             return Ok(());
         }
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        let stored = Stored { version: VERSION, entries: std::mem::take(&mut self.entries) };
-        let written = serde_json::to_writer(io::BufWriter::new(&mut file), &stored);
-        self.entries = stored.entries;
-        written?;
-        file.flush()?;
-        file.persist(&self.path)?;
+        kept::save(&self.path, VERSION, &self.entries)?;
         self.changed = false;
         Ok(())
     }
@@ -140,10 +116,6 @@ impl StatCache {
         self.entries.retain(|path, _| is_tracked(path));
         self.changed |= self.entries.len() != before;
     }
-}
-
-fn read(path: &Path) -> io::Result<Stored> {
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
 #[cfg(test)]
@@ -213,7 +185,7 @@ mod tests {
     fn a_cache_that_cannot_be_read_is_an_empty_one() {
         let folder = tempfile::tempdir().unwrap();
         let saved = folder.path().join("cache");
-        for bytes in [&b"not json"[..], br#"{"version":99,"entries":{}}"#, b"\xff\xfe", b"{}"] {
+        for bytes in [&b"not json"[..], br#"{"version":99,"content":{}}"#, b"\xff\xfe", b"{}"] {
             fs::write(&saved, bytes).unwrap();
             assert!(StatCache::load(&saved).entries.is_empty());
         }

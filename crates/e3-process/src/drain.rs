@@ -1,6 +1,7 @@
 //! Draining a pipe while its writer runs.
 
 use std::{
+    convert::Infallible,
     io,
     os::fd::{AsFd, OwnedFd},
 };
@@ -11,7 +12,7 @@ use rustix::{
 };
 use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver};
 
-use crate::run::{Output, RunError};
+use crate::run::Output;
 
 /// How much of the output is held at once, in bytes: what a pipe of Linux holds.
 const CHUNK: usize = 64 << 10;
@@ -30,37 +31,32 @@ impl Drain {
     }
 
     /// Hands everything to `output` until all writers have closed the pipe. Needs a tokio runtime with I/O.
-    pub(crate) async fn run<O: Output>(self, mut output: O) -> Result<(), RunError<O::Error>> {
+    pub(crate) async fn run<O: Output<Error = Infallible>>(self, mut output: O) -> io::Result<()> {
         // Processes that say nothing, or little, are many: the buffer grows with what there is to read, and the pipe is
         // only made known to the runtime if there is something to wait for.
         let mut buffer = vec![0; FIRST_CHUNK];
         loop {
             match rustix::io::read(self.0.as_fd(), &mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(read) => hand_over(&mut output, &mut buffer, read).await?,
+                Ok(read) => hand_over(&mut output, &mut buffer, read).await,
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(RunError::Wait(error.into())),
+                Err(error) => return Err(error.into()),
             }
         }
-        let mut pipe = Receiver::from_owned_fd_unchecked(self.0).map_err(RunError::Wait)?;
+        let mut pipe = Receiver::from_owned_fd_unchecked(self.0)?;
         loop {
-            match pipe.read(&mut buffer).await.map_err(RunError::Wait)? {
+            match pipe.read(&mut buffer).await? {
                 0 => return Ok(()),
-                read => hand_over(&mut output, &mut buffer, read).await?,
+                read => hand_over(&mut output, &mut buffer, read).await,
             }
         }
     }
 }
 
-async fn hand_over<O: Output>(
-    output: &mut O,
-    buffer: &mut Vec<u8>,
-    read: usize,
-) -> Result<(), RunError<O::Error>> {
-    output.take(&buffer[..read]).await.map_err(RunError::Output)?;
+async fn hand_over<O: Output<Error = Infallible>>(output: &mut O, buffer: &mut Vec<u8>, read: usize) {
+    let Ok(()) = output.take(&buffer[..read]).await;
     if read == buffer.len() && read < CHUNK {
         buffer.resize(CHUNK, 0);
     }
-    Ok(())
 }

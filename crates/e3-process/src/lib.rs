@@ -20,6 +20,7 @@ mod found;
 #[cfg(target_os = "linux")]
 mod hide;
 mod launch;
+mod outlet;
 mod run;
 #[cfg(target_os = "linux")]
 mod sandbox;

@@ -19,6 +19,7 @@ use crate::{
     child::Child,
     confine::{Confinement, Launch},
     launch::FAILED,
+    outlet::{Failure, Outlet},
     supervisor::Supervisor,
     wait::Usage,
 };
@@ -191,13 +192,14 @@ pub async fn run<Error: Send>(
     stderr: impl Output<Error = Error>,
 ) -> Result<Ended, RunError<Error>> {
     let (child, out, err) = Child::spawn(command).map_err(RunError::Spawn)?;
-    let over = Notify::new();
+    let (over, failure) = (Notify::new(), Failure::default());
     let mut drains = pin!(async {
         tokio::select! {
             () = tokio::time::sleep(QUIET) => {}
             () = over.notified() => {}
         }
-        tokio::try_join!(out.run(stdout), err.run(stderr)).map(drop)
+        let (stdout, stderr) = (Outlet::new(stdout, &failure), Outlet::new(stderr, &failure));
+        tokio::try_join!(out.run(stdout), err.run(stderr)).map(drop).map_err(RunError::Wait)
     });
     let mut drained = false;
 
@@ -217,6 +219,7 @@ pub async fn run<Error: Send>(
                     done?;
                     continue;
                 }
+                () = failure.happened(), if !killed => Signal::KILL,
                 () = stop.at_once.cancelled(), if !killed => {
                     stopped |= !timed_out;
                     Signal::KILL
@@ -262,6 +265,9 @@ pub async fn run<Error: Send>(
     }
 
     let (status, usage) = child.take_status().map_err(RunError::Wait)?;
+    if let Some(error) = failure.take() {
+        return Err(RunError::Output(error));
+    }
     if status.code() == Some(FAILED)
         && let Some(complaint) = command.complaint().map_err(RunError::Wait)?
     {
@@ -353,6 +359,31 @@ mod tests {
     async fn more_output_than_a_pipe_holds_does_not_block() {
         let (ended, out, _) = run_shell("head -c 1000000 /dev/zero | tr '\\0' x", &patient()).await;
         assert_eq!((ended.exit, out.len()), (Exit::Code(0), 1_000_000));
+    }
+
+    #[tokio::test]
+    async fn output_that_nobody_takes_ends_all_who_write_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = "for i in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19; do sleep 1000 & echo $! > $i; done; echo; wait";
+        let command = Command { folder: folder.path().to_owned(), ..shell(script) };
+        let failed = run(&command, &patient(), Full, Full).await;
+        assert!(matches!(failed, Err(RunError::Output("full"))));
+        for child in std::fs::read_dir(folder.path()).unwrap() {
+            let pid = std::fs::read_to_string(child.unwrap().path()).unwrap();
+            // One that is about to be dead has closed its files.
+            let files = std::fs::read_dir(format!("/proc/{}/fd", pid.trim()));
+            assert_eq!(files.map_or(0, Iterator::count), 0);
+        }
+    }
+
+    struct Full;
+
+    impl Output for Full {
+        type Error = &'static str;
+
+        async fn take(&mut self, _piece: &[u8]) -> Result<(), &'static str> {
+            Err("full")
+        }
     }
 
     #[tokio::test]

@@ -8,15 +8,15 @@ use std::{
 };
 
 use e3_core::{
-    Cancellation, Deployment, RunReport, Source, StorageBackend, WorkspaceLease,
+    Cancellation, Deployment, RunReport, StorageBackend, WorkspaceLease,
     datasets::{self, Assignment},
-    packages,
+    kept_if_settled, packages,
     verify::missing_in,
     workspaces,
 };
-use e3_pipeline::{Built, OutputLink, Pipeline, Project, StatCache, build, track};
+use e3_pipeline::{Compiled, OutputLink, Project, StatCache, Tracked, track};
 use e3_store::LocalStorage;
-use e3_types::{DatasetPath, Kind, RunState, Timestamp};
+use e3_types::{DatasetPath, Kind, Package, RunState, Timestamp};
 
 use super::{
     detach,
@@ -47,12 +47,12 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
         return Box::pin(watch::watch(context, args, folder, storage)).await;
     }
     let round = Round::new(context, &args, folder, storage);
-    let (pipeline, built) = round.read()?;
+    let mut prepared = round.read().await?;
     let lease = WorkspaceLease::acquire(&*round.storage, &context.workspace, &context.holder).await?;
-    round.deploy(&lease, &built, args.reset).await?;
+    round.deploy(&lease, &mut prepared, args.reset).await?;
     let mut interrupts = Interrupts::listen()?;
-    let finished = round.execute(&lease, &pipeline, &mut interrupts, Cancellation::default()).await?;
-    round.finish(&lease, &pipeline, finished, &mut interrupts).await
+    let finished = round.execute(&lease, &prepared, &mut interrupts, Cancellation::default()).await?;
+    round.finish(&lease, &prepared, finished, &mut interrupts).await
 }
 
 pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> {
@@ -81,6 +81,13 @@ pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> 
     execute::tell(context, &*storage, &finished).await
 }
 
+/// What a pipeline file says.
+pub(crate) struct Prepared {
+    pub(crate) compiled: Compiled,
+    /// The package, if it is known: it may be large.
+    package: Option<Package>,
+}
+
 /// One round of `run`: read, deploy, execute, put the outputs in place.
 pub(crate) struct Round<'a> {
     pub(crate) context: &'a Context,
@@ -101,34 +108,66 @@ impl<'a> Round<'a> {
         Self { context, args, folder, storage, told: RefCell::default() }
     }
 
-    pub(crate) fn read(&self) -> Result<(Pipeline, Built)> {
-        let pipeline = self.context.pipeline(&self.folder)?;
-        let built = build(&pipeline, |name| self.context.variable(name))?;
-        Ok((pipeline, built))
+    pub(crate) async fn read(&self) -> Result<Prepared> {
+        let (compiled, package) = self.context.compile(&self.storage, &self.folder, false).await?;
+        Ok(Prepared { compiled, package })
     }
 
     /// Deploys the package, and gives the inputs that follow files of the project what these hold now.
-    pub(crate) async fn deploy(&self, lease: &WorkspaceLease, built: &Built, reset: bool) -> Result<()> {
+    pub(crate) async fn deploy(
+        &self,
+        lease: &WorkspaceLease,
+        prepared: &mut Prepared,
+        reset: bool,
+    ) -> Result<()> {
         let Self { context, storage, .. } = self;
-        let tracked = track_files(context, storage, &self.folder, built).await?;
-        let sources = built.objects.iter().cloned().map(Source::Bytes).collect();
-        storage.objects().put_many(sources).await?;
-        let object = packages::store(&**storage, &built.package).await?;
-        let deployment = Deployment { object, package: &built.package, tracked: &tracked, reset };
-        let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
-        for path in &report.kept {
-            if tracked.iter().any(|value| value.path == *path) {
-                self.note(format!(
-                    "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
-                ));
-            } else if report.is_new_package {
-                self.note(format!("input `{path}` keeps the value that was set; `--reset` drops it"));
-            }
+        let tracked = track_files(context, storage, &self.folder, &prepared.compiled.tracked).await?;
+        let object = prepared.compiled.package;
+        let settled = kept_if_settled(&**storage, lease.workspace(), object, &tracked).await?;
+        if let Some(kept) = settled.filter(|_| !reset) {
+            self.tell_kept(&kept, &tracked, false);
+            return Ok(());
         }
+        self.load(prepared).await?;
+        let (Some(package), true) = (&prepared.package, prepared.compiled.package == object) else {
+            // Another pipeline, meanwhile.
+            return Box::pin(self.deploy(lease, prepared, reset)).await;
+        };
+        let deployment = Deployment { object, package, tracked: &tracked, reset };
+        let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
+        self.tell_kept(&report.kept, &tracked, report.is_new_package);
         for path in &report.dropped {
             self.note(workspace::dropped(path));
         }
         Ok(())
+    }
+
+    /// Brings in the package itself, and sees to it that all that a run needs of it is there.
+    async fn load(&self, prepared: &mut Prepared) -> Result<()> {
+        let Self { context, storage, folder, .. } = self;
+        if prepared.package.is_some() {
+            return Ok(());
+        }
+        let loaded = packages::load(&**storage, prepared.compiled.package).await?;
+        if packages::has_all_tasks(&**storage, &loaded).await? {
+            prepared.package = Some(loaded);
+        } else {
+            let (compiled, package) = context.compile(storage, folder, true).await?;
+            *prepared = Prepared { compiled, package };
+        }
+        Ok(())
+    }
+
+    fn tell_kept(&self, kept: &[DatasetPath], tracked: &[Assignment], is_new_package: bool) {
+        for path in kept {
+            if tracked.iter().any(|value| value.path == *path) {
+                self.note(format!(
+                    "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
+                ));
+            } else if is_new_package {
+                self.note(format!("input `{path}` keeps the value that was set; `--reset` drops it"));
+            }
+        }
     }
 
     /// Says something, once.
@@ -143,11 +182,11 @@ impl<'a> Round<'a> {
     pub(crate) async fn execute(
         &self,
         lease: &WorkspaceLease,
-        pipeline: &Pipeline,
+        prepared: &Prepared,
         interrupts: &mut Interrupts,
         cancellation: Cancellation,
     ) -> Result<Finished> {
-        let settings = pipeline.run.clone();
+        let settings = prepared.compiled.run.clone();
         let (storage, args) = (Arc::clone(&self.storage), &self.args.execute);
         execute::execute(self.context, storage, lease, args, settings, interrupts, cancellation).await
     }
@@ -156,15 +195,16 @@ impl<'a> Round<'a> {
     pub(crate) async fn finish(
         &self,
         lease: &WorkspaceLease,
-        pipeline: &Pipeline,
+        prepared: &Prepared,
         mut finished: Finished,
         interrupts: &mut Interrupts,
     ) -> Result<Exit> {
-        match self.place(&pipeline.outputs, &finished.report).await {
-            Err(error) if error.exit == Exit::Corrupt && self.drop_incomplete(&pipeline.outputs).await? => {
+        let outputs = &prepared.compiled.outputs;
+        match self.place(outputs, &finished.report).await {
+            Err(error) if error.exit == Exit::Corrupt && self.drop_incomplete(outputs).await? => {
                 self.note("something in an output is no longer in the store: making it again".to_owned());
-                finished = self.execute(lease, pipeline, interrupts, Cancellation::default()).await?;
-                self.place(&pipeline.outputs, &finished.report).await?;
+                finished = self.execute(lease, prepared, interrupts, Cancellation::default()).await?;
+                self.place(outputs, &finished.report).await?;
             }
             other => other?,
         }
@@ -174,16 +214,13 @@ impl<'a> Round<'a> {
     /// Takes those outputs for missing in which something is; whether there are any.
     async fn drop_incomplete(&self, links: &BTreeMap<String, OutputLink>) -> Result<bool> {
         let Self { context, storage, .. } = self;
-        let record = workspaces::find(&**storage, &context.workspace).await?;
-        let package = packages::load(&**storage, record.package).await?;
-        let values = datasets::read_outputs(storage.refs(), &context.workspace).await?;
         let mut dropped = false;
-        for link in links.values() {
-            let path = DatasetPath::from(&link.from);
-            let (Some(slot), Some(value)) = (package.datasets.get(&path), values.get(&path)) else {
-                continue;
-            };
-            if slot.kind == Kind::Dir && missing_in(&**storage, slot.kind, value.object).await?.is_some() {
+        for OutputLink { from, kind, .. } in links.values().filter(|link| link.kind == Kind::Dir) {
+            let path = DatasetPath::from(from);
+            let value = datasets::read_output(storage.refs(), &context.workspace, &path).await?;
+            if let Some(value) = value
+                && missing_in(&**storage, *kind, value.object).await?.is_some()
+            {
                 let any_time = Timestamp::from_unix_ms(u64::MAX);
                 storage.objects().delete_many(&[value.object.hash], any_time).await?;
                 dropped = true;
@@ -211,11 +248,11 @@ pub(crate) async fn track_files(
     context: &Context,
     storage: &LocalStorage,
     folder: &Path,
-    built: &Built,
+    datasets: &[Tracked],
 ) -> Result<Vec<Assignment>> {
     let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
     let project = Project { folder: folder.to_owned(), repository: storage.root().to_owned() };
-    let tracked = track(storage, &*context.clock, &mut cache, &project, &built.tracked).await?;
+    let tracked = track(storage, &*context.clock, &mut cache, &project, datasets).await?;
     cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
     Ok(tracked.values)
 }

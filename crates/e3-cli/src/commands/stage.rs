@@ -3,10 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use e3_core::{
-    DatasetRef, Deployment, PackageError, Source, StorageBackend, WorkspaceError, datasets, packages,
-    workspaces,
+    DatasetRef, Deployment, PackageError, StorageBackend, WorkspaceError, datasets, packages, workspaces,
 };
-use e3_pipeline::{RunSettings, build};
+use e3_pipeline::RunSettings;
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, ObjectRef, Package};
 
@@ -34,22 +33,23 @@ impl Stage {
             Err(error) if error.exit == Exit::NotFound => return Self::deployed(context).await,
             Err(error) => return Err(error),
         };
-        let pipeline = context.pipeline(&folder)?;
-        let built = build(&pipeline, |name| context.variable(name))?;
         let storage = context.create_repository(&folder)?;
-        let tracked = track_files(context, &storage, &folder, &built).await?;
-        storage.objects().put_many(built.objects.into_iter().map(Source::Bytes).collect()).await?;
+        let (compiled, package) = context.compile(&storage, &folder, false).await?;
+        let tracked = track_files(context, &storage, &folder, &compiled.tracked).await?;
         let before = datasets::read_roots(storage.refs(), &context.workspace).await?;
         let old = match workspaces::find(&*storage, &context.workspace).await {
             Ok(record) => loaded(packages::load(&*storage, record.package).await)?,
             Err(WorkspaceError::NotFound(_)) => None,
             Err(error) => return Err(error.into()),
         };
-        let package = built.package;
-        let object = ObjectRef::of(&package.encode());
+        let object = compiled.package;
+        let package = match package {
+            Some(package) => package,
+            None => packages::load(&*storage, object).await?,
+        };
         let deployment = Deployment { object, package: &package, tracked: &tracked, reset };
         let roots = deployment.applied_to(&before, old.as_ref(), context.clock.now()).roots;
-        Ok(Self { storage, package, roots, settings: pipeline.run })
+        Ok(Self { storage, package, roots, settings: compiled.run })
     }
 
     /// What is deployed.

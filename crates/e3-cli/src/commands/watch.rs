@@ -8,11 +8,10 @@ use e3_core::{
     datasets::{self, Assignment},
     operations,
 };
-use e3_pipeline::Built;
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, RunState};
 
-use super::run::{Round, track_files};
+use super::run::{Prepared, Round, track_files};
 use crate::{
     args::RunArgs,
     context::Context,
@@ -39,26 +38,26 @@ pub(crate) async fn watch(
     loop {
         let counter = round.storage.refs().change_counter(&context.workspace).await?;
         let there = async {
-            let (pipeline, built) = round.read()?;
-            files.follow(&built)?;
-            round.deploy(&lease, &built, reset).await?;
+            let mut prepared = round.read().await?;
+            files.follow(&prepared.compiled.tracked)?;
+            round.deploy(&lease, &mut prepared, reset).await?;
             let head = operations::head(&*round.storage, &context.workspace).await?;
-            Ok::<_, CliError>((pipeline, built, head))
+            Ok::<_, CliError>((prepared, head))
         };
         match there.await {
-            Ok((pipeline, built, head)) => {
+            Ok((prepared, head)) => {
                 (reset, complaint) = (false, None);
-                let beside = (pipeline.outputs.clone(), pipeline.run.clone());
+                let beside = (prepared.compiled.outputs.clone(), prepared.compiled.run.clone());
                 if done != Some((head, beside.clone())) {
                     let cancellation = Cancellation::default();
-                    let run = round.execute(&lease, &pipeline, &mut interrupts, cancellation.clone());
+                    let run = round.execute(&lease, &prepared, &mut interrupts, cancellation.clone());
                     let finished = tokio::select! {
                         finished = run => finished?,
-                        never = follow(&round, &built, &mut files, &cancellation) => match never {},
+                        never = follow(&round, &prepared, &mut files, &cancellation) => match never {},
                     };
                     let interrupted = finished.interrupted.is_some();
                     let (state, operation) = (finished.report.state, finished.report.operation);
-                    let exit = round.finish(&lease, &pipeline, finished, &mut interrupts).await?;
+                    let exit = round.finish(&lease, &prepared, finished, &mut interrupts).await?;
                     if interrupted {
                         return Ok(exit);
                     }
@@ -89,7 +88,7 @@ pub(crate) async fn watch(
 /// if that is asked for.
 async fn follow(
     round: &Round<'_>,
-    built: &Built,
+    prepared: &Prepared,
     files: &mut Files,
     cancellation: &Cancellation,
 ) -> Infallible {
@@ -97,21 +96,22 @@ async fn follow(
     loop {
         files.changed().await;
         // One that cannot be read is in the middle of being written.
-        let another = round.read().is_ok_and(|(_, now)| now.package != built.package);
+        let now = round.read().await;
+        let another = now.is_ok_and(|now| now.compiled.package != prepared.compiled.package);
         if another && round.args.execute.restart_on_change {
             cancellation.stop.cancel();
         } else if another && !told {
             round.context.console.note("the pipeline has changed: that counts when this run has ended");
             told = true;
-        } else if !another && let Err(error) = bring(round, built).await {
+        } else if !another && let Err(error) = bring(round, prepared).await {
             round.context.console.warn(&e3_console::error_line(&error.message));
         }
     }
 }
 
-async fn bring(round: &Round<'_>, built: &Built) -> Result<()> {
+async fn bring(round: &Round<'_>, prepared: &Prepared) -> Result<()> {
     let Round { context, storage, folder, .. } = round;
-    let tracked = track_files(context, storage, folder, built).await?;
+    let tracked = track_files(context, storage, folder, &prepared.compiled.tracked).await?;
     let now = datasets::read_roots(storage.refs(), &context.workspace).await?;
     let by_user = |path: &DatasetPath| now.get(path).is_some_and(|value| value.origin == Origin::User);
     let values: Vec<Assignment> = tracked.into_iter().filter(|value| !by_user(&value.path)).collect();

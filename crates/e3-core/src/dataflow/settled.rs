@@ -7,11 +7,16 @@
 //! What this does not see is an object that somebody has changed in place, past the file system's own rules; who reads it, or
 //! verifies the repository, does.
 
-use e3_types::{Event, EventKind, Hash, RunState, RunSummary, WorkspaceName};
+use e3_types::{DatasetPath, Event, EventKind, Hash, ObjectRef, RunState, RunSummary, WorkspaceName};
 use serde::{Deserialize, Serialize};
 
 use super::options::{DataflowOptions, Force, RunReport};
-use crate::{RefChange, RefError, RefName, RunRecord, StorageBackend, StorageError, runs, views};
+use crate::{
+    RefChange, RefError, RefName, RunRecord, StorageBackend, StorageError,
+    datasets::Assignment,
+    runs,
+    views::{self, followed},
+};
 
 /// What a run saw that left a workspace complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +61,21 @@ pub(super) async fn find(
     let Some(settled) = found.filter(is_of_now) else { return Ok(None) };
     let is_same = settled.objects == storage.object_stamp().await?;
     Ok(is_same.then_some(settled))
+}
+
+/// Whether neither a deployment of this package, with these values of the files that inputs follow, nor a run of all of it would
+/// find anything to do; then the inputs that keep what a person has set.
+pub async fn kept_if_settled(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+    package: ObjectRef,
+    tracked: &[Assignment],
+) -> Result<Option<Vec<DatasetPath>>, StorageError> {
+    let counter = storage.refs().change_counter(workspace).await?;
+    if find(storage, workspace, counter, package.hash).await?.is_none() {
+        return Ok(None);
+    }
+    Ok(followed::kept_if_deployed(storage, workspace, package.hash, tracked).await?)
 }
 
 /// A run that finds nothing to do, from start to end.

@@ -167,6 +167,15 @@ pub async fn read_root(
     super::read(refs, &root_name(workspace, path)).await
 }
 
+/// What an output holds.
+pub async fn read_output(
+    refs: &dyn RefStore,
+    workspace: &WorkspaceName,
+    path: &DatasetPath,
+) -> Result<Option<DatasetRef>, RefError> {
+    super::read(refs, &output_name(workspace, path)).await
+}
+
 /// All outputs of a workspace that hold something.
 pub async fn read_outputs(
     refs: &dyn RefStore,

@@ -4,6 +4,7 @@
 
 pub mod datasets;
 pub mod executions;
+pub(crate) mod followed;
 pub mod history;
 pub mod operations;
 pub mod packages;

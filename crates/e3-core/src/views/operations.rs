@@ -119,7 +119,7 @@ pub(super) fn commit(
     Ok(changes)
 }
 
-fn number_of(workspace: &WorkspaceName, head: Option<&Bytes>) -> Result<u64, RefError> {
+pub(super) fn number_of(workspace: &WorkspaceName, head: Option<&Bytes>) -> Result<u64, RefError> {
     head.map_or(Ok(0), |value| decode(&head_name(workspace), value))
 }
 

@@ -131,6 +131,12 @@ pub async fn check(storage: &dyn StorageBackend, package: &Package) -> Result<()
     Ok(())
 }
 
+/// Whether all task objects of a package are in the store.
+pub async fn has_all_tasks(storage: &dyn StorageBackend, package: &Package) -> Result<bool, StorageError> {
+    let tasks: Vec<_> = package.tasks.values().map(|task| task.task).collect();
+    Ok(storage.objects().stat_many(&tasks).await?.iter().all(Option::is_some))
+}
+
 /// Puts a package object into the store, without giving it a name there.
 pub async fn store(storage: &dyn StorageBackend, package: &Package) -> Result<ObjectRef, StorageError> {
     Ok(storage.objects().put_bytes(package.encode()).await?)

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     datasets::{self, Assignment},
     encode,
+    followed::{self, Followed},
     operations::{self, Operation, OperationKind, PackageChange, RootChange},
     read,
 };
@@ -182,7 +183,8 @@ impl Deployment<'_> {
             };
             report.roots.insert(path.clone(), value);
         }
-        let lost = |path: &&DatasetPath| !report.kept.contains(*path) && !self.reset;
+        // They are in order, as the datasets are.
+        let lost = |path: &&DatasetPath| report.kept.binary_search(path).is_err() && !self.reset;
         let by_user = before.iter().filter(|(_, value)| value.origin == Origin::User).map(|(path, _)| path);
         report.dropped = by_user.filter(lost).cloned().collect();
         report
@@ -219,13 +221,23 @@ pub async fn deploy(
         let package = (old != Some(deployment.object))
             .then_some(PackageChange { before: old, after: deployment.object });
         let changes = difference(&before, &report.roots);
+        let followed =
+            |number| Followed::new(number, deployment.object.hash, deployment.tracked, report.kept.clone());
+        let number = operations::number_of(workspace, head.as_ref()).map_err(StorageError::from)?;
         if package.is_none() && changes.is_empty() {
+            let now = followed(number);
+            if followed::find(storage, workspace).await.map_err(StorageError::from)?.as_ref() != Some(&now) {
+                // Another operation at the same time makes it another number, and this of no account.
+                let written = storage.refs().write(vec![now.remember(workspace)]).await;
+                written.map_err(StorageError::from)?;
+            }
             return Ok(report);
         }
         let kind =
             if package.is_some() || deployment.reset { OperationKind::Deploy } else { OperationKind::Track };
         let operation = Operation { number: 0, at: now, kind, package, changes };
         let mut changes = operations::commit(workspace, head, operation)?;
+        changes.push(followed(number + 1).remember(workspace));
         if report.is_new_package {
             let record = WorkspaceRecord { package: deployment.object, deployed: now };
             changes.push(RefChange::set(deployed_name(workspace), encode(&record)));
@@ -334,6 +346,7 @@ pub async fn remove(storage: &dyn StorageBackend, lease: &WorkspaceLease) -> Res
     names.push(super::history::durations_name(workspace));
     let mut changes: Vec<_> = names.into_iter().map(RefChange::remove).collect();
     changes.push(settled::forget(workspace));
+    changes.push(followed::forget(workspace));
     storage.refs().write(changes).await.map_err(StorageError::from)?;
     Ok(())
 }

@@ -1,0 +1,156 @@
+//! Text -> package in the store, at most once for a given text.
+//!
+//! What a pipeline file comes to is kept in a cache beside the repository's other caches. While the text is the same, and the
+//! variables that it asks for, and the program that compiles it, it is neither parsed nor built again: for a file of many tasks
+//! that is most of what a run without anything to do would cost.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    ops::Range,
+    path::Path,
+};
+
+use e3_core::{ObjectStoreExt, Source, StorageBackend, StorageError, packages};
+use e3_types::{DatasetPath, ErrorClass, Hash, ObjectRef, Package};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    build::{Built, Tracked, TrackedSource, build},
+    error::{PipelineError, SourceText},
+    kept,
+    model::{OutputLink, RunSettings},
+    parse::parse,
+};
+
+/// How it is written down. A file of another version is not read: its content can be found out again.
+const VERSION: u32 = 1;
+
+/// What a pipeline file comes to. Its package and all that this refers to is in the store.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The package.
+    pub package: ObjectRef,
+    /// The datasets that follow files of the project.
+    pub tracked: Vec<Tracked>,
+    /// What is put into the project folder: relative path -> what.
+    pub outputs: BTreeMap<String, OutputLink>,
+    /// The settings in `[run]`.
+    pub run: RunSettings,
+}
+
+/// A pipeline file, and where it is kept what it comes to.
+#[derive(Debug)]
+pub struct Compiler<'a> {
+    /// The name of the file in messages.
+    pub file: &'a Path,
+    /// Its text.
+    pub text: &'a str,
+    /// What has been kept, and will be.
+    pub cache: &'a Path,
+    /// Something that is another one for each program that might compile otherwise.
+    pub program: &'a str,
+}
+
+impl Compiler<'_> {
+    /// Compiles the file, unless that was done before. The package is there if it had to be made. `environment` is asked for the
+    /// variables in `pass_env`.
+    pub async fn compile(
+        &self,
+        storage: &dyn StorageBackend,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<(Compiled, Option<Package>), PipelineError> {
+        let found =
+            kept::load::<Entry>(self.cache, VERSION).filter(|entry| entry.is_about(self, &environment));
+        if let Some(entry) = found {
+            let size = storage.objects().stat(&entry.package.hash).await;
+            if size.map_err(|error| of_storage(&error.into()))? == Some(entry.package.size) {
+                return Ok((entry.compiled(self), None));
+            }
+        }
+        let (compiled, package) = self.compile_anew(storage, environment).await?;
+        Ok((compiled, Some(package)))
+    }
+
+    /// Compiles the file, whatever is known.
+    pub async fn compile_anew(
+        &self,
+        storage: &dyn StorageBackend,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<(Compiled, Package), PipelineError> {
+        let pipeline = parse(self.file, self.text)?;
+        let mut variables = BTreeMap::new();
+        let Built { package, objects, tracked } = build(&pipeline, |name| {
+            let value = environment(name);
+            variables.insert(name.to_owned(), value.as_deref().map(fingerprint));
+            value
+        })?;
+        let objects = objects.into_iter().map(Source::Bytes).collect();
+        storage.objects().put_many(objects).await.map_err(|error| of_storage(&error.into()))?;
+        let object = packages::store(storage, &package).await.map_err(|error| of_storage(&error))?;
+        let compiled = Compiled { package: object, tracked, outputs: pipeline.outputs, run: pipeline.run };
+        let entry = Entry::new(self, variables, &compiled);
+        kept::save(self.cache, VERSION, entry).map_err(|error| {
+            let message = format!("writing `{}`: {error}", self.cache.display());
+            PipelineError::general(ErrorClass::Environment, message)
+        })?;
+        Ok((compiled, package))
+    }
+}
+
+/// What is kept of a compilation: what it depends on, and what it came to.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    program: String,
+    text: Hash,
+    /// The values of the variables that were asked for, as hashes: they may be secret.
+    variables: BTreeMap<String, Option<Hash>>,
+    package: ObjectRef,
+    tracked: Vec<(DatasetPath, TrackedSource, Option<Range<usize>>)>,
+    outputs: BTreeMap<String, OutputLink>,
+    run: RunSettings,
+}
+
+impl Entry {
+    fn new(compiler: &Compiler<'_>, variables: BTreeMap<String, Option<Hash>>, compiled: &Compiled) -> Self {
+        let tracked = compiled.tracked.iter().map(|Tracked { path, source, place }| {
+            (path.clone(), source.clone(), place.as_ref().map(|place| place.span.clone()))
+        });
+        Self {
+            program: compiler.program.to_owned(),
+            text: Hash::of(compiler.text.as_bytes()),
+            variables,
+            package: compiled.package,
+            tracked: tracked.collect(),
+            outputs: compiled.outputs.clone(),
+            run: compiled.run.clone(),
+        }
+    }
+
+    fn is_about(&self, compiler: &Compiler<'_>, environment: impl Fn(&str) -> Option<OsString>) -> bool {
+        self.program == compiler.program
+            && self.text == Hash::of(compiler.text.as_bytes())
+            && self
+                .variables
+                .iter()
+                .all(|(name, value)| environment(name).as_deref().map(fingerprint) == *value)
+    }
+
+    fn compiled(self, compiler: &Compiler<'_>) -> Compiled {
+        let source = SourceText::new(compiler.file.to_owned(), compiler.text);
+        let tracked = self.tracked.into_iter().map(|(path, followed, span)| Tracked {
+            path,
+            source: followed,
+            place: span.map(|span| source.place(span)),
+        });
+        Compiled { package: self.package, tracked: tracked.collect(), outputs: self.outputs, run: self.run }
+    }
+}
+
+fn fingerprint(value: &OsStr) -> Hash {
+    Hash::of(value.as_encoded_bytes())
+}
+
+fn of_storage(error: &StorageError) -> PipelineError {
+    PipelineError::general(error.class(), error.to_string())
+}
