@@ -152,6 +152,8 @@ fn values_are_set_got_and_kept() {
     project.done(&["set", "text", "live.txt"]);
     let said = project.done(&["run"]);
     assert!(said.stderr.contains("input `text` keeps the value that was set"), "{said:?}");
+    let again = project.done(&["run"]);
+    assert!(again.stderr.contains("input `text` keeps the value that was set"), "nothing to do: {again:?}");
     project.write("e3.toml", &project.read("e3.toml").replace("cat", "cat -u"));
     let said = project.done(&["run"]);
     assert!(said.stderr.contains("input `params` keeps the value that was set"), "{said:?}");
@@ -167,6 +169,42 @@ fn values_are_set_got_and_kept() {
     let said = project.e3(&["set", "txet", "live.txt"]);
     assert_eq!(said.code, Some(3));
     assert!(said.stderr.contains("did you mean `text`?"), "{said:?}");
+}
+
+#[test]
+fn a_pipeline_that_was_read_before_is_read_again_if_its_tasks_are_gone() {
+    let project = Project::new(
+        "[inputs]\ntext = { file = \"text.txt\" }\n[tasks.a]\ncommand = \"cat {text} {text} > {output}\"\n\
+         [outputs]\n\"out.txt\" = \"a\"\n",
+    );
+    project.write("text.txt", "one\n");
+    project.done(&["run"]);
+    project.done(&["run"]);
+    // All objects: the package, the task, the file, the output.
+    std::fs::remove_dir_all(project.at(".e3/objects")).unwrap();
+    std::fs::create_dir(project.at(".e3/objects")).unwrap();
+    assert_eq!(project.run_counts(), (1, 0));
+    // The task alone.
+    let task = e3_types::Hash::of(&task_object(&project));
+    project.write("text.txt", "two\n");
+    let path = object_path(&project, &task.to_string());
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(project.run_counts(), (1, 0));
+    assert_eq!(project.read("out.txt"), "two\ntwo\n");
+    assert!(path.exists());
+}
+
+fn object_path(project: &Project, hash: &str) -> std::path::PathBuf {
+    project.at(".e3/objects").join(&hash[..2]).join(&hash[2..])
+}
+
+fn task_object(project: &Project) -> Vec<u8> {
+    let folders = std::fs::read_dir(project.at(".e3/objects")).unwrap();
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
+    let contents = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    let is_task =
+        |text: &Vec<u8>| text.starts_with(b"{") && text.windows(9).any(|part| part == b"\"command\"");
+    contents.filter(is_task).next().expect("there is a task object")
 }
 
 #[test]
