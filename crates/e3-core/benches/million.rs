@@ -240,7 +240,7 @@ async fn whole(part: &str, count: usize) -> (Duration, u64) {
     let package = package(count, task);
     let object = packages::store(&*storage, &package).await.unwrap();
     let lease = WorkspaceLease::acquire(&*storage, &workspace, &holder).await.unwrap();
-    let deployment = Deployment { object, package: &package, tracked: &[], reset: false };
+    let deployment = Deployment { object, package: &package, tracked: &[], looks: None, reset: false };
     workspaces::deploy(&*storage, &*clock, &lease, deployment).await.unwrap();
     drop((lease, package));
 

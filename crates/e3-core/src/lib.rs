@@ -11,6 +11,7 @@ mod explain;
 mod limited;
 mod memory;
 mod mock;
+pub mod parallel;
 mod seams;
 mod tree;
 pub mod verify;

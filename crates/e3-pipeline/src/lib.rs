@@ -22,5 +22,5 @@ pub use model::{OutputLink, Pipeline, RunSettings};
 pub use parse::{parse, run_settings};
 pub use similar::most_similar;
 pub use stat_cache::StatCache;
-pub use track::{Project, TrackReport, store_path, track};
+pub use track::{Project, Sources, TrackReport, store_path};
 pub use units::{parse_duration, parse_size};

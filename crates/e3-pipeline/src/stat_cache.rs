@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use e3_types::{ObjectRef, Timestamp};
+use e3_types::{Hasher, ObjectRef, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::kept;
@@ -47,6 +47,17 @@ impl Look {
             inode: metadata.ino(),
             device: metadata.dev(),
             executable: metadata.permissions().mode() & 0o111 != 0,
+        }
+    }
+
+    /// Takes it into a fingerprint.
+    pub(crate) fn tell(&self, hasher: &mut Hasher) {
+        let Self { size, mtime, ctime, inode, device, executable } = *self;
+        for number in [size, inode, device, u64::from(executable)] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for number in [mtime.0, mtime.1, ctime.0, ctime.1] {
+            hasher.update(&number.to_le_bytes());
         }
     }
 

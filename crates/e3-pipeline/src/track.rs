@@ -1,7 +1,8 @@
 //! Tracking: the datasets that follow files of the project, as objects. A file is read only if it has changed.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{HashMap, HashSet},
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,7 +13,7 @@ use e3_core::{
     Clock, ObjectError, ObjectStoreExt, Source, StorageBackend, TreeBuilder, TreeError, TreeProblem,
     Unavailable, datasets::Assignment,
 };
-use e3_types::{DatasetPath, ErrorClass, FileEntry, Json, Kind, ObjectRef};
+use e3_types::{DatasetPath, ErrorClass, FileEntry, Hash, Hasher, Json, Kind, ObjectRef};
 
 use crate::{
     build::{Tracked, TrackedSource},
@@ -25,6 +26,12 @@ use crate::{
 const PATIENCE: usize = 5;
 /// How many files are read in one request to the store.
 const AT_ONCE: usize = 256;
+
+/// How a fingerprint begins. It is another one when datasets are made of files in another way.
+const LOOKS: &str = "e3 sources 1";
+
+/// What the files hold, by path. Paths are compared as bytes: part by part takes long.
+type Objects<'a> = HashMap<&'a OsStr, FileEntry>;
 
 /// Where the sources are.
 #[derive(Debug, Clone)]
@@ -44,63 +51,95 @@ pub struct TrackReport {
     pub files: usize,
     /// How many of them had to be read.
     pub read: usize,
+    /// The fingerprint of how they looked, if files that look so hold these values.
+    pub looks: Option<Hash>,
 }
 
-/// Brings the tracked datasets into the store.
-pub async fn track(
-    storage: &dyn StorageBackend,
-    clock: &dyn Clock,
-    cache: &mut StatCache,
-    project: &Project,
-    tracked: &[Tracked],
-) -> Result<TrackReport, PipelineError> {
-    let walked = walk_all(project, tracked).await?;
-    // Many tasks may use one file: it is looked at once. The number says which dataset to blame for it.
-    let mut files: BTreeMap<&Path, (Look, usize)> = BTreeMap::new();
-    for (number, found) in walked.iter().enumerate() {
-        for Found { what, .. } in found.iter() {
-            if let What::File { path, metadata } = what {
-                files.entry(path).or_insert((Look::of(metadata), number));
+/// The files that datasets follow, as they look now: none of them has been read.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    project: &'a Project,
+    tracked: &'a [Tracked],
+    /// Of each dataset what it consists of.
+    walked: Vec<Arc<Vec<Found>>>,
+}
+
+impl<'a> Sources<'a> {
+    /// Looks at them.
+    pub async fn look(project: &'a Project, tracked: &'a [Tracked]) -> Result<Self, PipelineError> {
+        Ok(Self { project, tracked, walked: walk_all(project, tracked).await? })
+    }
+
+    /// A fingerprint of all that was seen.
+    pub fn looks(&self) -> Hash {
+        let mut hasher = Hasher::new();
+        for (tracked, found) in self.tracked.iter().zip(&self.walked) {
+            hasher.update(format!("\0{LOOKS}{}\0{}\0", tracked.path, tracked.kind()).as_bytes());
+            for found in found.iter() {
+                found.tell(&mut hasher);
             }
         }
+        hasher.finish()
     }
 
-    let mut objects: HashMap<PathBuf, FileEntry> = HashMap::with_capacity(files.len());
-    let known: Vec<_> = files
-        .iter()
-        .filter_map(|(path, (look, _))| Some((*path, cache.find(path, look)?, look.executable)))
-        .collect();
-    let hashes: Vec<_> = known.iter().map(|(_, object, _)| object.hash).collect();
-    let sizes = storage.objects().stat_many(&hashes).await.map_err(|error| of_object(&error))?;
-    for ((path, object, executable), size) in known.into_iter().zip(sizes) {
-        if size == Some(object.size) {
-            objects.insert(path.to_owned(), FileEntry { object, executable });
+    /// Brings them into the store; those are read that have changed.
+    pub async fn track(
+        &self,
+        storage: &dyn StorageBackend,
+        clock: &dyn Clock,
+        cache: &mut StatCache,
+    ) -> Result<TrackReport, PipelineError> {
+        let Self { project, tracked, walked } = self;
+        // Many tasks may use one file: it is looked at once. The number says which dataset to blame for it.
+        let mut files: Vec<(&Path, Look, usize)> = Vec::new();
+        let mut seen: HashSet<&OsStr> = HashSet::new();
+        for (number, found) in walked.iter().enumerate() {
+            for Found { what, .. } in found.iter() {
+                if let What::File { path, look } = what
+                    && seen.insert(path.as_os_str())
+                {
+                    files.push((path, *look, number));
+                }
+            }
         }
-    }
-    let mut unread: Vec<(PathBuf, usize)> = files
-        .iter()
-        .filter(|(path, _)| !objects.contains_key(**path))
-        .map(|(path, (_, number))| ((*path).to_owned(), *number))
-        .collect();
-    let read = unread.len();
-    for _ in 0..PATIENCE {
-        unread = read_files(storage, clock, cache, unread, tracked, &mut objects).await?;
-    }
-    if let Some((path, number)) = unread.first() {
-        let message = format!("`{}` changes while it is read: wait until it is complete", path.display());
-        return Err(tracked[*number].error(ErrorClass::Environment, message));
-    }
 
-    let mut values = Vec::with_capacity(tracked.len());
-    let mut dirs: HashMap<ObjectRef, Bytes> = HashMap::new();
-    for (tracked, found) in tracked.iter().zip(&walked) {
-        let object = assemble(tracked, found, &objects, &mut dirs)?;
-        values.push(Assignment { path: tracked.path.clone(), kind: tracked.kind(), object });
+        let mut objects: Objects<'_> = HashMap::with_capacity(files.len());
+        let known: Vec<_> = files
+            .iter()
+            .filter_map(|(path, look, _)| Some((*path, cache.find(path, look)?, look.executable)))
+            .collect();
+        let hashes: Vec<_> = known.iter().map(|(_, object, _)| object.hash).collect();
+        let sizes = storage.objects().stat_many(&hashes).await.map_err(|error| of_object(&error))?;
+        for ((path, object, executable), size) in known.into_iter().zip(sizes) {
+            if size == Some(object.size) {
+                objects.insert(path.as_os_str(), FileEntry { object, executable });
+            }
+        }
+        let unread = files.iter().filter(|(path, ..)| !objects.contains_key(path.as_os_str()));
+        let mut unread: Vec<(&Path, usize)> = unread.map(|(path, _, number)| (*path, *number)).collect();
+        let read = unread.len();
+        for _ in 0..PATIENCE {
+            unread = read_files(storage, clock, cache, unread, tracked, &mut objects).await?;
+        }
+        if let Some((path, number)) = unread.first() {
+            let message = format!("`{}` changes while it is read: wait until it is complete", path.display());
+            return Err(tracked[*number].error(ErrorClass::Environment, message));
+        }
+
+        let mut values = Vec::with_capacity(tracked.len());
+        let mut dirs: HashMap<ObjectRef, Bytes> = HashMap::new();
+        for (tracked, found) in tracked.iter().zip(walked) {
+            let object = assemble(tracked, found, &objects, &mut dirs)?;
+            values.push(Assignment { path: tracked.path.clone(), kind: tracked.kind(), object });
+        }
+        let dirs = dirs.into_values().map(Source::Bytes).collect();
+        storage.objects().put_many(dirs).await.map_err(|error| of_object(&error))?;
+        let folder = format!("{}/", project.folder.display());
+        cache.retain(|path| !path.starts_with(&folder) || seen.contains(OsStr::new(path)));
+        let is_as_seen = |(path, look, _): &(&Path, Look, usize)| cache.find(path, look).is_some();
+        let looks = files.iter().all(is_as_seen).then(|| self.looks());
+        Ok(TrackReport { values, files: files.len(), read, looks })
     }
-    let dirs = dirs.into_values().map(Source::Bytes).collect();
-    storage.objects().put_many(dirs).await.map_err(|error| of_object(&error))?;
-    cache.retain(|path| !Path::new(path).starts_with(&project.folder) || files.contains_key(Path::new(path)));
-    Ok(TrackReport { values, files: files.len(), read })
 }
 
 /// Stores a file or a folder as a value of the kind `kind`, as it is now.
@@ -141,7 +180,9 @@ pub async fn store_path(
         )
     })?;
     let project = Project { repository: folder.join(".e3"), folder };
-    let report = track(storage, clock, &mut StatCache::empty(), &project, &[tracked]).await?;
+    let tracked = [tracked];
+    let sources = Sources::look(&project, &tracked).await?;
+    let report = sources.track(storage, clock, &mut StatCache::empty()).await?;
     Ok(report.values[0].object)
 }
 
@@ -165,23 +206,23 @@ async fn walk_all(project: &Project, tracked: &[Tracked]) -> Result<Vec<Arc<Vec<
 }
 
 /// Reads files into the store; returns those that changed meanwhile.
-async fn read_files(
+async fn read_files<'a>(
     storage: &dyn StorageBackend,
     clock: &dyn Clock,
     cache: &mut StatCache,
-    files: Vec<(PathBuf, usize)>,
+    files: Vec<(&'a Path, usize)>,
     tracked: &[Tracked],
-    objects: &mut HashMap<PathBuf, FileEntry>,
-) -> Result<Vec<(PathBuf, usize)>, PipelineError> {
+    objects: &mut Objects<'a>,
+) -> Result<Vec<(&'a Path, usize)>, PipelineError> {
     let mut changed = Vec::new();
     for group in files.chunks(AT_ONCE) {
         // The message names the file; the dataset to blame is the one that reads it.
         let blame = |message: String| {
-            let is_meant = |(path, _): &&(PathBuf, usize)| message.contains(&format!("`{}`", path.display()));
+            let is_meant = |(path, _): &&(&Path, usize)| message.contains(&format!("`{}`", path.display()));
             let (_, number) = group.iter().find(is_meant).unwrap_or(&group[0]);
             tracked[*number].error(ErrorClass::Environment, message)
         };
-        let paths: Vec<_> = group.iter().map(|(path, _)| path.clone()).collect();
+        let paths: Vec<_> = group.iter().map(|(path, _)| path.to_path_buf()).collect();
         let started = clock.now();
         let before = looks(paths.clone()).await?;
         let sources = paths.iter().cloned().map(Source::Copy).collect();
@@ -192,14 +233,14 @@ async fn read_files(
         let after = looks(paths).await?;
         for (((file, before), after), object) in group.iter().zip(before).zip(after).zip(stored) {
             let (Some(before), Some(after)) = (before, after) else {
-                changed.push(file.clone());
+                changed.push(*file);
                 continue;
             };
             if before == after {
-                cache.remember(&file.0, after, object, started);
-                objects.insert(file.0.clone(), FileEntry { object, executable: after.executable });
+                cache.remember(file.0, after, object, started);
+                objects.insert(file.0.as_os_str(), FileEntry { object, executable: after.executable });
             } else {
-                changed.push(file.clone());
+                changed.push(*file);
             }
         }
     }
@@ -216,10 +257,11 @@ async fn looks(paths: Vec<PathBuf>) -> Result<Vec<Option<Look>>, PipelineError> 
 fn assemble(
     tracked: &Tracked,
     found: &[Found],
-    objects: &HashMap<PathBuf, FileEntry>,
+    objects: &Objects<'_>,
     dirs: &mut HashMap<ObjectRef, Bytes>,
 ) -> Result<ObjectRef, PipelineError> {
-    let entry = |path: &PathBuf| objects.get(path).copied().expect("every file that was found was read");
+    let entry =
+        |path: &PathBuf| objects.get(path.as_os_str()).copied().expect("every file that was found was read");
     if tracked.kind() != Kind::Dir
         && let [Found { what: What::File { path, .. }, .. }] = found
     {

@@ -6,13 +6,18 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use e3_types::ErrorClass;
-use walkdir::WalkDir;
+use e3_core::parallel;
+use e3_types::{ErrorClass, Hasher};
+use walkdir::{DirEntry, WalkDir};
 
 use crate::{
     build::{Tracked, TrackedSource},
     error::PipelineError,
+    stat_cache::Look,
 };
+
+/// How many files are looked at in one go.
+const GROUP: usize = 1000;
 
 /// Something that a tracked source consists of.
 #[derive(Debug)]
@@ -22,11 +27,32 @@ pub(crate) struct Found {
     pub(crate) what: What,
 }
 
+impl Found {
+    /// Takes it into a fingerprint.
+    pub(crate) fn tell(&self, hasher: &mut Hasher) {
+        let place = self.relative.as_os_str().as_encoded_bytes();
+        let (kind, text, look) = match &self.what {
+            What::File { path, look } => (b"f", path.as_os_str().as_encoded_bytes(), Some(look)),
+            What::Dir => (b"d", &[][..], None),
+            What::Symlink { target } => (b"l", target.as_encoded_bytes(), None),
+            What::Special => (b"s", &[][..], None),
+        };
+        hasher.update(kind);
+        for text in [place, text] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        if let Some(look) = look {
+            look.tell(hasher);
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum What {
     File {
         path: PathBuf,
-        metadata: fs::Metadata,
+        look: Look,
     },
     Dir,
     Symlink {
@@ -60,7 +86,8 @@ impl Walker<'_> {
         if !metadata.is_file() {
             return Err(self.refuse(format!("`{file}` is not a file: write `dir` for a folder")));
         }
-        self.found.push(Found { relative: PathBuf::new(), what: What::File { path, metadata } });
+        self.found
+            .push(Found { relative: PathBuf::new(), what: What::File { path, look: Look::of(&metadata) } });
         Ok(self.found)
     }
 
@@ -108,7 +135,7 @@ impl Walker<'_> {
                 if metadata.is_dir() {
                     self.tree(&path, &relative)?;
                 } else {
-                    self.found.push(Found { relative, what: What::File { path, metadata } });
+                    self.found.push(Found { relative, what: What::File { path, look: Look::of(&metadata) } });
                 }
             }
         }
@@ -139,30 +166,45 @@ impl Walker<'_> {
             self.found.push(Found { relative: below.to_owned(), what: What::Dir });
         }
         let skip = self.skip.to_owned();
+        let mut entries = Vec::new();
         for entry in
             WalkDir::new(root).min_depth(1).into_iter().filter_entry(move |entry| entry.path() != skip)
         {
-            let entry = entry.map_err(|error| {
+            entries.push(entry.map_err(|error| {
                 let path = error.path().unwrap_or(root).to_owned();
                 self.unavailable(&path, &error.into())
-            })?;
-            let path = entry.path();
-            let relative = below.join(path.strip_prefix(root).expect("walked paths start with their root"));
-            let kind = entry.file_type();
-            let what = if kind.is_dir() {
-                What::Dir
-            } else if kind.is_symlink() {
-                let target = fs::read_link(path).map_err(|error| self.unavailable(path, &error))?;
-                What::Symlink { target: target.into() }
-            } else if kind.is_file() {
-                let metadata = entry.metadata().map_err(|error| self.unavailable(path, &error.into()))?;
-                What::File { path: path.to_owned(), metadata }
-            } else {
-                What::Special
-            };
-            self.found.push(Found { relative, what });
+            })?);
         }
+        // To look at files is most of the work, and each may be looked at alone.
+        let groups: Vec<Vec<DirEntry>> = {
+            let mut entries = entries.into_iter();
+            std::iter::from_fn(|| Some(entries.by_ref().take(GROUP).collect::<Vec<_>>()))
+                .take_while(|group| !group.is_empty())
+                .collect()
+        };
+        let found = parallel::for_each(groups, |group| {
+            group.into_iter().map(|entry| self.entry(root, below, entry)).collect::<Result<Vec<_>, _>>()
+        })?;
+        self.found.extend(found.into_iter().flatten());
         Ok(())
+    }
+
+    fn entry(&self, root: &Path, below: &Path, entry: DirEntry) -> Result<Found, PipelineError> {
+        let path = entry.path();
+        let relative = below.join(path.strip_prefix(root).expect("walked paths start with their root"));
+        let kind = entry.file_type();
+        let what = if kind.is_dir() {
+            What::Dir
+        } else if kind.is_symlink() {
+            let target = fs::read_link(path).map_err(|error| self.unavailable(path, &error))?;
+            What::Symlink { target: target.into() }
+        } else if kind.is_file() {
+            let metadata = entry.metadata().map_err(|error| self.unavailable(path, &error.into()))?;
+            What::File { look: Look::of(&metadata), path: entry.into_path() }
+        } else {
+            What::Special
+        };
+        Ok(Found { relative, what })
     }
 
     fn look(&self, path: &Path) -> Result<fs::Metadata, PipelineError> {

@@ -4,8 +4,8 @@
 
 use std::{collections::HashMap, ffi::OsString, fs, path::Path, path::PathBuf};
 
-use e3_core::{Clock, MemoryStorage, ObjectStoreExt, StorageBackend, SystemClock, packages};
-use e3_pipeline::{Compiled, Compiler, Project, StatCache, track};
+use e3_core::{MemoryStorage, ObjectStoreExt, StorageBackend, packages};
+use e3_pipeline::{Compiled, Compiler, Project, Sources};
 use e3_types::{Package, Timestamp};
 use tempfile::TempDir;
 
@@ -95,14 +95,10 @@ async fn an_error_about_a_file_points_at_the_same_place() {
     let bench = Bench::new();
     let folder = tempfile::tempdir().unwrap();
     let project = Project { folder: folder.path().to_owned(), repository: folder.path().join(".e3") };
-    let clock: &dyn Clock = &SystemClock;
     let mut said = Vec::new();
     for _ in 0..2 {
         let tracked = bench.compile(TEXT).await.0.tracked;
-        let mut cache = StatCache::load(&folder.path().join("stat"));
-        said.push(
-            track(&bench.storage, clock, &mut cache, &project, &tracked).await.unwrap_err().to_string(),
-        );
+        said.push(Sources::look(&project, &tracked).await.unwrap_err().to_string());
     }
     assert!(said[0].starts_with("e3.toml:9:1: a: "), "{said:?}");
     assert_eq!(said[0], said[1]);

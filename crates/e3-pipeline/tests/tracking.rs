@@ -13,7 +13,7 @@ use std::{
 };
 
 use e3_core::{Clock, MemoryStorage, ObjectStoreExt, StorageBackend, TreeEntry, read_tree};
-use e3_pipeline::{Project, StatCache, TrackReport, build, parse, track};
+use e3_pipeline::{Project, Sources, StatCache, TrackReport, build, parse};
 use e3_types::{FileEntry, Kind, ObjectRef, Timestamp};
 use tempfile::TempDir;
 
@@ -30,13 +30,13 @@ impl Clock for Later {
     }
 }
 
-struct Sources {
+struct Folder {
     folder: TempDir,
     storage: MemoryStorage,
     pipeline: String,
 }
 
-impl Sources {
+impl Folder {
     fn new(pipeline: &str) -> Self {
         let pipeline = format!("[package]\nname = \"p\"\n{pipeline}");
         Self { folder: tempfile::tempdir().unwrap(), storage: MemoryStorage::default(), pipeline }
@@ -56,7 +56,8 @@ impl Sources {
         let mut cache = StatCache::load(&saved);
         let project =
             Project { folder: self.folder.path().to_owned(), repository: self.folder.path().join(".e3") };
-        let report = track(&self.storage, &Later, &mut cache, &project, &built.tracked).await;
+        let sources = Sources::look(&project, &built.tracked).await.map_err(|error| error.to_string())?;
+        let report = sources.track(&self.storage, &Later, &mut cache).await;
         cache.save().unwrap();
         report.map_err(|error| error.to_string())
     }
@@ -83,7 +84,7 @@ fn file(text: &str, executable: bool) -> TreeEntry {
 
 #[tokio::test]
 async fn an_unchanged_file_is_not_read_again_and_a_changed_one_is() {
-    let sources = Sources::new("[inputs]\na = { file = \"a.txt\" }\nd = { dir = \"d\" }\n");
+    let sources = Folder::new("[inputs]\na = { file = \"a.txt\" }\nd = { dir = \"d\" }\n");
     sources.write("a.txt", "a");
     sources.write("d/x", "x");
     sources.write("d/y", "y");
@@ -100,7 +101,7 @@ async fn an_unchanged_file_is_not_read_again_and_a_changed_one_is() {
 
 #[tokio::test]
 async fn an_object_that_is_gone_from_the_store_is_put_again() {
-    let sources = Sources::new("[inputs]\na = { file = \"a.txt\" }\n");
+    let sources = Folder::new("[inputs]\na = { file = \"a.txt\" }\n");
     sources.write("a.txt", "a");
     let object = sources.object("a").await;
     let some_day = Timestamp::from_unix_ms(u64::MAX);
@@ -111,7 +112,7 @@ async fn an_object_that_is_gone_from_the_store_is_put_again() {
 
 #[tokio::test]
 async fn a_folder_keeps_files_modes_links_and_empty_folders() {
-    let sources = Sources::new("[inputs]\nd = { dir = \"d\" }\n");
+    let sources = Folder::new("[inputs]\nd = { dir = \"d\" }\n");
     sources.write("d/sub/x", "x");
     sources.write("d/run", "run");
     sources.write("d/with space\nand line", "odd");
@@ -131,7 +132,7 @@ async fn a_folder_keeps_files_modes_links_and_empty_folders() {
 
 #[tokio::test]
 async fn a_mode_that_changes_is_a_change() {
-    let sources = Sources::new("[inputs]\nd = { dir = \"d\" }\n");
+    let sources = Folder::new("[inputs]\nd = { dir = \"d\" }\n");
     sources.write("d/x", "x");
     let before = sources.object("d").await;
     fs::set_permissions(sources.folder.path().join("d/x"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -140,7 +141,7 @@ async fn a_mode_that_changes_is_a_change() {
 
 #[tokio::test]
 async fn what_a_folder_cannot_keep_is_refused_by_name() {
-    let sources = Sources::new("[inputs]\nd = { dir = \"d\" }\n");
+    let sources = Folder::new("[inputs]\nd = { dir = \"d\" }\n");
     sources.write("d/x", "x");
     let link = sources.folder.path().join("d/link");
     symlink("../../outside", &link).unwrap();
@@ -160,11 +161,11 @@ async fn what_a_folder_cannot_keep_is_refused_by_name() {
 
 #[tokio::test]
 async fn sources_of_the_wrong_sort_are_told() {
-    let sources = Sources::new("[inputs]\na = { file = \"a\" }\n");
+    let sources = Folder::new("[inputs]\na = { file = \"a\" }\n");
     assert_eq!(sources.failure().await, "e3.toml:4:1: a: `a` does not exist");
     fs::create_dir(sources.folder.path().join("a")).unwrap();
     assert_eq!(sources.failure().await, "e3.toml:4:1: a: `a` is not a file: write `dir` for a folder");
-    let sources = Sources::new("[inputs]\nd = { dir = \"d\" }\n");
+    let sources = Folder::new("[inputs]\nd = { dir = \"d\" }\n");
     sources.write("d", "");
     assert_eq!(sources.failure().await, "e3.toml:4:1: d: `d` is not a folder: write `file` for a file");
 }
@@ -172,7 +173,7 @@ async fn sources_of_the_wrong_sort_are_told() {
 #[tokio::test]
 async fn code_is_files_folders_and_patterns_at_their_own_paths() {
     let task = |code: &str| format!("[tasks.t]\ncommand = \"x\"\ncode = {code}\n");
-    let sources = Sources::new(&task(r#"["./run.sh", "lib", "src/*.py", "src/a.py"]"#));
+    let sources = Folder::new(&task(r#"["./run.sh", "lib", "src/*.py", "src/a.py"]"#));
     for path in ["run.sh", "lib/deep/x", "src/a.py", "src/b.py", "src/c.txt", "other"] {
         sources.write(path, path);
     }
@@ -194,20 +195,69 @@ async fn code_is_files_folders_and_patterns_at_their_own_paths() {
         (r#"["/etc/passwd"]"#, "e3.toml:5:9: t.code: code `/etc/passwd` must be a path inside"),
     ] {
         let sources =
-            Sources { pipeline: format!("[package]\nname = \"p\"\n{}", task(code)), ..Sources::new("") };
+            Folder { pipeline: format!("[package]\nname = \"p\"\n{}", task(code)), ..Folder::new("") };
         let message = sources.failure().await;
         assert!(message.starts_with(expected), "{message}");
     }
-    let sources = Sources::new(&task(r#"["inputs/x"]"#));
+    let sources = Folder::new(&task(r#"["inputs/x"]"#));
     sources.write("inputs/x", "");
     assert!(sources.failure().await.contains("would stand where e3 puts the task's inputs"));
 }
 
 #[tokio::test]
 async fn the_repository_is_never_part_of_a_dataset() {
-    let sources = Sources::new("[inputs]\nall = { dir = \".\" }\n");
+    let sources = Folder::new("[inputs]\nall = { dir = \".\" }\n");
     sources.write("x", "x");
     sources.write(".e3/secret", "");
     let tree = sources.tree("all").await;
     assert_eq!(tree, [("x".to_owned(), file("x", false))]);
+}
+
+/// Whatever can be another content, or another folder, looks otherwise.
+#[tokio::test]
+async fn sources_look_the_same_only_while_nothing_is_done_to_them() {
+    let sources = Folder::new("[inputs]\na = { file = \"a\" }\nd = { dir = \"d\" }\n");
+    sources.write("a", "one");
+    sources.write("d/x", "two");
+    sources.write("d/sub/y", "three");
+    let looks = async || sources.track().await.unwrap().looks.unwrap();
+    let at = |path: &str| sources.folder.path().join(path);
+    let mut seen = vec![looks().await];
+    assert_eq!(looks().await, seen[0]);
+    let changes: [&dyn Fn(); 8] = [
+        &|| sources.write("a", "another"),
+        &|| fs::set_permissions(at("d/x"), fs::Permissions::from_mode(0o755)).unwrap(),
+        &|| fs::rename(at("d/x"), at("d/z")).unwrap(),
+        &|| fs::create_dir(at("d/empty")).unwrap(),
+        &|| symlink("z", at("d/link")).unwrap(),
+        &|| {
+            fs::remove_file(at("d/link")).unwrap();
+            symlink("sub", at("d/link")).unwrap();
+        },
+        &|| fs::rename(at("d/sub"), at("d/bus")).unwrap(),
+        &|| fs::remove_file(at("d/bus/y")).unwrap(),
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        change();
+        let now = looks().await;
+        assert!(!seen.contains(&now), "change {number} is not seen");
+        seen.push(now);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_may_change_unseen_has_no_look() {
+    let sources = Folder::new("[inputs]\na = { file = \"a\" }\n");
+    sources.write("a", "one");
+    let pipeline = parse(Path::new("e3.toml"), &sources.pipeline).unwrap();
+    let built = build(&pipeline, |_| None).unwrap();
+    let folder = sources.folder.path().to_owned();
+    let project = Project { repository: folder.join(".e3"), folder };
+    let mut cache = StatCache::load(&project.repository.join("cache"));
+    let looked = Sources::look(&project, &built.tracked).await.unwrap();
+    // It was written just now: it may be written again in the same tick of the clock.
+    let report = looked.track(&sources.storage, &e3_core::SystemClock, &mut cache).await.unwrap();
+    assert_eq!(report.looks, None);
+    let report = looked.track(&sources.storage, &Later, &mut cache).await.unwrap();
+    assert_eq!((report.read, report.looks), (1, Some(looked.looks())));
 }

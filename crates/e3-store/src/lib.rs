@@ -23,7 +23,6 @@ mod leases;
 mod logs;
 mod objects;
 mod owner;
-mod parallel;
 mod refs;
 mod stamp;
 mod storage;

@@ -14,7 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use e3_core::{Access, ByteStream, ObjectError, ObjectStore, Source, StageItem, Unavailable};
+use e3_core::{Access, ByteStream, ObjectError, ObjectStore, Source, StageItem, Unavailable, parallel};
 use e3_types::{Hash, Hasher, ObjectRef, Timestamp};
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
@@ -22,7 +22,6 @@ use crate::{
     files::{is_missing, with_parent},
     integrity::{EXECUTABLE, PLAIN, Quarantine, hash_file, is_sealed, open_in_any_mode, seal},
     owner::Owners,
-    parallel,
     stamp::stamp,
 };
 

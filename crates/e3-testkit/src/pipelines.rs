@@ -94,7 +94,7 @@ impl Scenario {
         let object = packages::store(&*self.storage, &package).await.unwrap();
         let lease =
             WorkspaceLease::acquire(&*self.storage, &workspace.parse().unwrap(), &holder(9)).await.unwrap();
-        let deployment = Deployment { object, package: &package, tracked: &[], reset: false };
+        let deployment = Deployment { object, package: &package, tracked: &[], looks: None, reset: false };
         workspaces::deploy(&*self.storage, &*self.clock, &lease, deployment).await.unwrap();
     }
 

@@ -136,7 +136,7 @@ async fn main() -> Result<()> {
     let package = package(&*storage).await?;
     let object = packages::store(&*storage, &package).await?;
     let lease = WorkspaceLease::acquire(&*storage, &main, &holder).await?;
-    let deployment = Deployment { object, package: &package, tracked: &[], reset: false };
+    let deployment = Deployment { object, package: &package, tracked: &[], looks: None, reset: false };
     workspaces::deploy(&*storage, &*clock, &lease, deployment).await?;
     drop(lease);
 

@@ -3,7 +3,7 @@
 use std::{fs::File, path::Path};
 
 use e3_core::{StorageBackend, archive, packages};
-use e3_pipeline::{Project, StatCache, build, track};
+use e3_pipeline::{Project, Sources, StatCache, build};
 use e3_types::{Hash, ObjectRef, PackageName, PackageVersion};
 use serde::Serialize;
 
@@ -44,7 +44,8 @@ async fn build_package(context: &Context) -> Result<Exit> {
     let storage = context.create_repository(&folder)?;
     let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
     let project = Project { folder, repository: storage.root().to_owned() };
-    let tracked = track(&*storage, &*context.clock, &mut cache, &project, &built.tracked).await?;
+    let sources = Sources::look(&project, &built.tracked).await?;
+    let tracked = sources.track(&*storage, &*context.clock, &mut cache).await?;
     cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
     for value in tracked.values {
         if let Some(slot) = built.package.datasets.get_mut(&value.path) {

@@ -14,7 +14,7 @@ use e3_core::{
     verify::missing_in,
     workspaces,
 };
-use e3_pipeline::{Compiled, OutputLink, Project, StatCache, Tracked, track};
+use e3_pipeline::{Compiled, OutputLink, Project, Sources, StatCache, TrackReport, Tracked};
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, Kind, Package, RunState, Timestamp};
 
@@ -121,21 +121,23 @@ impl<'a> Round<'a> {
         reset: bool,
     ) -> Result<()> {
         let Self { context, storage, .. } = self;
-        let tracked = track_files(context, storage, &self.folder, &prepared.compiled.tracked).await?;
+        let project = project(storage, &self.folder);
+        let sources = Sources::look(&project, &prepared.compiled.tracked).await?;
         let object = prepared.compiled.package;
-        let settled = kept_if_settled(&**storage, lease.workspace(), object, &tracked).await?;
+        let settled = kept_if_settled(&**storage, lease.workspace(), object, sources.looks()).await?;
         if let Some(kept) = settled.filter(|_| !reset) {
-            self.tell_kept(&kept, &tracked, false);
+            self.tell_kept(&kept, &prepared.compiled.tracked, false);
             return Ok(());
         }
+        let TrackReport { values, looks, .. } = track(context, storage, &sources).await?;
         self.load(prepared).await?;
         let (Some(package), true) = (&prepared.package, prepared.compiled.package == object) else {
             // Another pipeline, meanwhile.
             return Box::pin(self.deploy(lease, prepared, reset)).await;
         };
-        let deployment = Deployment { object, package, tracked: &tracked, reset };
+        let deployment = Deployment { object, package, tracked: &values, looks, reset };
         let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
-        self.tell_kept(&report.kept, &tracked, report.is_new_package);
+        self.tell_kept(&report.kept, &prepared.compiled.tracked, report.is_new_package);
         for path in &report.dropped {
             self.note(workspace::dropped(path));
         }
@@ -158,9 +160,9 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    fn tell_kept(&self, kept: &[DatasetPath], tracked: &[Assignment], is_new_package: bool) {
+    fn tell_kept(&self, kept: &[DatasetPath], tracked: &[Tracked], is_new_package: bool) {
         for path in kept {
-            if tracked.iter().any(|value| value.path == *path) {
+            if tracked.iter().any(|tracked| tracked.path == *path) {
                 self.note(format!(
                     "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
                 ));
@@ -250,9 +252,18 @@ pub(crate) async fn track_files(
     folder: &Path,
     datasets: &[Tracked],
 ) -> Result<Vec<Assignment>> {
+    let project = project(storage, folder);
+    let sources = Sources::look(&project, datasets).await?;
+    Ok(track(context, storage, &sources).await?.values)
+}
+
+fn project(storage: &LocalStorage, folder: &Path) -> Project {
+    Project { folder: folder.to_owned(), repository: storage.root().to_owned() }
+}
+
+async fn track(context: &Context, storage: &LocalStorage, sources: &Sources<'_>) -> Result<TrackReport> {
     let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
-    let project = Project { folder: folder.to_owned(), repository: storage.root().to_owned() };
-    let tracked = track(storage, &*context.clock, &mut cache, &project, datasets).await?;
+    let tracked = sources.track(storage, &*context.clock, &mut cache).await?;
     cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
-    Ok(tracked.values)
+    Ok(tracked)
 }

@@ -47,7 +47,7 @@ impl Stage {
             Some(package) => package,
             None => packages::load(&*storage, object).await?,
         };
-        let deployment = Deployment { object, package: &package, tracked: &tracked, reset };
+        let deployment = Deployment { object, package: &package, tracked: &tracked, looks: None, reset };
         let roots = deployment.applied_to(&before, old.as_ref(), context.clock.now()).roots;
         Ok(Self { storage, package, roots, settings: compiled.run })
     }

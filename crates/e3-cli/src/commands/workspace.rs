@@ -87,7 +87,7 @@ async fn deploy(context: &Context, args: &DeployArgs) -> Result<Exit> {
     let (_, _, object) = find_package(&*storage, &args.package).await?;
     let package = packages::load(&*storage, object).await?;
     let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
-    let deployment = Deployment { object, package: &package, tracked: &[], reset: args.reset };
+    let deployment = Deployment { object, package: &package, tracked: &[], looks: None, reset: args.reset };
     let report = workspaces::deploy(&*storage, &*context.clock, &lease, deployment).await?;
     for path in &report.kept {
         context.console.note(&format!("input `{path}` keeps the value that was set; `--reset` drops it"));

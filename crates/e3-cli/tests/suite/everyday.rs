@@ -201,10 +201,10 @@ fn object_path(project: &Project, hash: &str) -> std::path::PathBuf {
 fn task_object(project: &Project) -> Vec<u8> {
     let folders = std::fs::read_dir(project.at(".e3/objects")).unwrap();
     let files = folders.flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap());
-    let contents = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+    let mut contents = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
     let is_task =
         |text: &Vec<u8>| text.starts_with(b"{") && text.windows(9).any(|part| part == b"\"command\"");
-    contents.filter(is_task).next().expect("there is a task object")
+    contents.find(is_task).expect("there is a task object")
 }
 
 #[test]

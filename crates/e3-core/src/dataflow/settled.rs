@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::options::{DataflowOptions, Force, RunReport};
 use crate::{
-    RefChange, RefError, RefName, RunRecord, StorageBackend, StorageError,
-    datasets::Assignment,
-    runs,
+    RefChange, RefError, RefName, RunRecord, StorageBackend, StorageError, runs,
     views::{self, followed},
 };
 
@@ -63,19 +61,18 @@ pub(super) async fn find(
     Ok(is_same.then_some(settled))
 }
 
-/// Whether neither a deployment of this package, with these values of the files that inputs follow, nor a run of all of it would
-/// find anything to do; then the inputs that keep what a person has set.
+/// Whether neither a deployment of this package, with files that look so, nor a run of all of it would find anything to do; then the inputs that keep what a person has set.
 pub async fn kept_if_settled(
     storage: &dyn StorageBackend,
     workspace: &WorkspaceName,
     package: ObjectRef,
-    tracked: &[Assignment],
+    looks: Hash,
 ) -> Result<Option<Vec<DatasetPath>>, StorageError> {
     let counter = storage.refs().change_counter(workspace).await?;
     if find(storage, workspace, counter, package.hash).await?.is_none() {
         return Ok(None);
     }
-    Ok(followed::kept_if_deployed(storage, workspace, package.hash, tracked).await?)
+    Ok(followed::kept_if_deployed(storage, workspace, package.hash, looks).await?)
 }
 
 /// A run that finds nothing to do, from start to end.

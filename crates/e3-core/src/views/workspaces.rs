@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use e3_types::{DatasetPath, ErrorClass, ObjectRef, Package, Timestamp, WorkspaceName};
+use e3_types::{DatasetPath, ErrorClass, Hash, ObjectRef, Package, Timestamp, WorkspaceName};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -127,6 +127,8 @@ pub struct Deployment<'a> {
     pub package: &'a Package,
     /// The inputs that follow files of a project, with what these hold now.
     pub tracked: &'a [Assignment],
+    /// How the files looked that the tracked inputs follow, if they would look otherwise with any other content.
+    pub looks: Option<Hash>,
     /// Whether values that a person has set are dropped.
     pub reset: bool,
 }
@@ -221,12 +223,16 @@ pub async fn deploy(
         let package = (old != Some(deployment.object))
             .then_some(PackageChange { before: old, after: deployment.object });
         let changes = difference(&before, &report.roots);
-        let followed =
-            |number| Followed::new(number, deployment.object.hash, deployment.tracked, report.kept.clone());
+        let followed = |operation| {
+            let (package, kept) = (deployment.object.hash, report.kept.clone());
+            deployment.looks.map(|looks| Followed { operation, package, looks, kept })
+        };
         let number = operations::number_of(workspace, head.as_ref()).map_err(StorageError::from)?;
         if package.is_none() && changes.is_empty() {
-            let now = followed(number);
-            if followed::find(storage, workspace).await.map_err(StorageError::from)?.as_ref() != Some(&now) {
+            if let Some(now) = followed(number)
+                && followed::find(storage, workspace).await.map_err(StorageError::from)?.as_ref()
+                    != Some(&now)
+            {
                 // Another operation at the same time makes it another number, and this of no account.
                 let written = storage.refs().write(vec![now.remember(workspace)]).await;
                 written.map_err(StorageError::from)?;
@@ -237,7 +243,7 @@ pub async fn deploy(
             if package.is_some() || deployment.reset { OperationKind::Deploy } else { OperationKind::Track };
         let operation = Operation { number: 0, at: now, kind, package, changes };
         let mut changes = operations::commit(workspace, head, operation)?;
-        changes.push(followed(number + 1).remember(workspace));
+        changes.extend(followed(number + 1).map(|followed| followed.remember(workspace)));
         if report.is_new_package {
             let record = WorkspaceRecord { package: deployment.object, deployed: now };
             changes.push(RefChange::set(deployed_name(workspace), encode(&record)));

@@ -8,7 +8,7 @@ use std::{
 
 /// Does `work` for each thing; the results are in the order of the things. After an error nothing new is begun, and the error that
 /// belongs to the first of the things is returned.
-pub(crate) fn for_each<Thing: Send, Made: Send, Error: Send>(
+pub fn for_each<Thing: Send, Made: Send, Error: Send>(
     things: Vec<Thing>,
     work: impl Fn(Thing) -> Result<Made, Error> + Sync,
 ) -> Result<Vec<Made>, Error> {
