@@ -1,6 +1,6 @@
 //! What is started for a task: its own program, or a shell for its text.
 
-use std::ffi::OsString;
+use std::{collections::HashMap, ffi::OsString};
 
 use e3_types::{CommandLine, ErrorClass, Name, TaskObject, Template};
 
@@ -22,13 +22,10 @@ pub(crate) struct ToStart {
 /// The program and its arguments. A text goes through `sh -ec`, but for one in which there is nothing that only a shell
 /// understands: that is started by itself, which is what the shell would do in the end, at twice the price.
 pub(crate) fn to_start(task: &TaskObject) -> Result<ToStart, Stopped> {
-    let staged: Vec<(&Name, String)> = task
-        .inputs
-        .iter()
-        .filter_map(|input| Some((input.name.as_ref()?, staged_path(input.name.as_ref()?))))
-        .collect();
+    let names = task.inputs.iter().filter_map(|input| input.name.as_ref());
+    let staged: HashMap<&Name, String> = names.map(|name| (name, staged_path(name))).collect();
     let place = |name: &Name| {
-        let input = staged.iter().find(|(input, _)| *input == name).map(|(_, path)| path.as_str());
+        let input = staged.get(name).map(String::as_str);
         input.or_else(|| (name.as_str() == OUTPUT).then_some(OUTPUT))
     };
     let words = task.command.words().iter().map(|word| {

@@ -6,8 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use e3_core::{Access, ObjectError, Source, StageItem, StorageBackend, TreeEntry, Unavailable, read_tree};
-use e3_types::{ErrorClass, Hash, Kind, Name, ObjectRef, TaskObject};
+use e3_core::{
+    Access, ObjectError, ObjectStoreExt, Source, StageItem, StorageBackend, TreeEntry, Unavailable, read_tree,
+};
+use e3_types::{ErrorClass, FileEntry, Hash, Kind, Name, ObjectRef, TaskObject};
 
 /// Where a task writes its output, relative to its working folder.
 pub(crate) const OUTPUT: &str = "output";
@@ -76,6 +78,13 @@ pub(crate) struct StagingError {
     pub(crate) source: StageError,
 }
 
+impl StagingError {
+    /// One that is not about one of the inputs.
+    fn of_all(source: StageError) -> Self {
+        Self { input: u32::MAX, name: "the inputs".to_owned(), source }
+    }
+}
+
 /// Writes an object to the path `to`: a file, or a folder with all that it holds. A folder may be there already, the
 /// files must not. Returns the files.
 pub async fn materialise(
@@ -85,33 +94,60 @@ pub async fn materialise(
     to: &Path,
     access: Access,
 ) -> Result<Vec<StagedFile>, StageError> {
-    let mut items = Vec::new();
-    if kind == Kind::Dir {
-        let entries = read_tree(storage.objects(), &object).await?;
-        let mut skeleton = vec![(to.to_owned(), None)];
-        for (path, entry) in entries {
-            let path = to.join(path);
+    let mut layout = Layout::default();
+    match kind {
+        Kind::Dir => layout.add_folder(storage, object, to, access).await?,
+        Kind::File | Kind::Json => layout.add_file(object.hash, Some(object.size), to.to_owned(), access),
+    }
+    layout.make_skeleton().await?;
+    let sizes = storage.objects().stage_many(&layout.files).await?;
+    Ok(staged_files(layout.files, sizes).map(|(file, _)| file).collect())
+}
+
+/// Everything that is to be put somewhere.
+#[derive(Default)]
+struct Layout {
+    /// Folders and symbolic links, in the order in which they can be made.
+    skeleton: Vec<(PathBuf, Option<String>)>,
+    files: Vec<StageItem>,
+}
+
+impl Layout {
+    fn add_file(&mut self, hash: Hash, size: Option<u64>, to: PathBuf, access: Access) {
+        self.files.push(StageItem { hash, size, to, access, executable: false });
+    }
+
+    async fn add_folder(
+        &mut self,
+        storage: &dyn StorageBackend,
+        object: ObjectRef,
+        to: &Path,
+        access: Access,
+    ) -> Result<(), ObjectError> {
+        self.skeleton.push((to.to_owned(), None));
+        for (path, entry) in read_tree(storage.objects(), &object).await? {
+            let to = to.join(path);
             match entry {
-                TreeEntry::Dir => skeleton.push((path, None)),
-                TreeEntry::Symlink(target) => skeleton.push((path, Some(target))),
-                TreeEntry::File(file) => {
-                    items.push(StageItem {
-                        object: file.object,
-                        to: path,
-                        access,
-                        executable: file.executable,
-                    });
+                TreeEntry::Dir => self.skeleton.push((to, None)),
+                TreeEntry::Symlink(target) => self.skeleton.push((to, Some(target))),
+                TreeEntry::File(FileEntry { object: ObjectRef { hash, size }, executable }) => {
+                    self.files.push(StageItem { hash, size: Some(size), to, access, executable });
                 }
             }
         }
-        make_skeleton(skeleton).await?;
-    } else {
-        items.push(StageItem { object, to: to.to_owned(), access, executable: false });
+        Ok(())
     }
-    storage.objects().stage_many(&items).await?;
-    let staged =
-        |item: StageItem| StagedFile { path: item.to, object: item.object, executable: item.executable };
-    Ok(items.into_iter().map(staged).collect())
+
+    async fn make_skeleton(&mut self) -> Result<(), Unavailable> {
+        let entries = std::mem::take(&mut self.skeleton);
+        if entries.is_empty() { Ok(()) } else { make_skeleton(entries).await }
+    }
+}
+
+fn staged_files(items: Vec<StageItem>, sizes: Vec<u64>) -> impl Iterator<Item = (StagedFile, Access)> {
+    items.into_iter().zip(sizes).map(|(StageItem { hash, to, access, executable, .. }, size)| {
+        (StagedFile { path: to, object: ObjectRef { hash, size }, executable }, access)
+    })
 }
 
 /// Makes folders and symbolic links, in the given order.
@@ -144,18 +180,35 @@ pub(crate) async fn stage_inputs(
         },
         source,
     };
-    let sizes = storage.objects().stat_many(inputs).await.map_err(|error| failed(0, error.into()))?;
-    let mut guarded = Vec::new();
-    for (at, ((input, &hash), size)) in task.inputs.iter().zip(inputs).zip(sizes).enumerate() {
-        let size = size.ok_or_else(|| failed(at, ObjectError::NotFound(hash).into()))?;
-        let object = ObjectRef { hash, size };
+    let mut layout = Layout::default();
+    // Where the files of each input end.
+    let mut ends = Vec::with_capacity(inputs.len());
+    for (at, (input, &hash)) in task.inputs.iter().zip(inputs).enumerate() {
         let access = if input.writable { Access::Private } else { Access::ReadOnly };
         let to = input.name.as_ref().map_or_else(|| work.to_owned(), |name| work.join(staged_path(name)));
-        let staged =
-            materialise(storage, input.kind, object, &to, access).await.map_err(|error| failed(at, error))?;
-        if !input.writable {
-            guarded.extend(staged);
+        if input.kind == Kind::Dir {
+            let size = storage.objects().stat(&hash).await.map_err(|error| failed(at, error.into()))?;
+            let size = size.ok_or_else(|| failed(at, ObjectError::NotFound(hash).into()))?;
+            let added = layout.add_folder(storage, ObjectRef { hash, size }, &to, access).await;
+            added.map_err(|error| failed(at, error.into()))?;
+        } else {
+            layout.add_file(hash, None, to, access);
         }
+        ends.push(layout.files.len());
     }
-    Ok(guarded)
+    layout.make_skeleton().await.map_err(|error| StagingError::of_all(error.into()))?;
+    let sizes = storage.objects().stage_many(&layout.files).await.map_err(|error| match error {
+        ObjectError::NotFound(hash) | ObjectError::Corrupt { hash, .. } => {
+            let place = layout.files.iter().position(|file| file.hash == hash);
+            let at = place.map(|place| ends.partition_point(|end| *end <= place));
+            at.map_or_else(
+                || StagingError::of_all(ObjectError::NotFound(hash).into()),
+                |at| failed(at, error.into()),
+            )
+        }
+        // It names the file.
+        other => StagingError::of_all(other.into()),
+    })?;
+    let staged = staged_files(layout.files, sizes);
+    Ok(staged.filter(|(_, access)| *access == Access::ReadOnly).map(|(file, _)| file).collect())
 }

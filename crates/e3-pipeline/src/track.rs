@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use e3_core::{
     Clock, ObjectError, ObjectStoreExt, Source, StorageBackend, TreeBuilder, TreeError, TreeProblem,
-    Unavailable, datasets::Assignment,
+    Unavailable, datasets::Assignment, parallel,
 };
 use e3_types::{DatasetPath, ErrorClass, FileEntry, Hash, Hasher, Json, Kind, ObjectRef};
 
@@ -24,7 +24,7 @@ use crate::{
 
 /// How often a file that changes while it is read is read again.
 const PATIENCE: usize = 5;
-/// How many files are read in one request to the store.
+/// How many files are read in one request to the store, and how many sources are looked at in one go.
 const AT_ONCE: usize = 256;
 
 /// How a fingerprint begins. It is another one when datasets are made of files in another way.
@@ -190,17 +190,22 @@ async fn walk_all(project: &Project, tracked: &[Tracked]) -> Result<Vec<Arc<Vec<
     let (project, tracked) = (project.clone(), tracked.to_vec());
     let walk_each = move || {
         // Many tasks may use the same code: the same source is walked once.
-        let mut seen: HashMap<TrackedSource, Arc<Vec<Found>>> = HashMap::new();
-        let mut all = Vec::with_capacity(tracked.len());
+        let mut numbers: HashMap<&TrackedSource, usize> = HashMap::with_capacity(tracked.len());
+        let mut unique: Vec<&Tracked> = Vec::new();
+        let mut places = Vec::with_capacity(tracked.len());
         for tracked in &tracked {
-            let found = match seen.get(&tracked.source) {
-                Some(found) => Arc::clone(found),
-                None => Arc::new(walk(&project.folder, &project.repository, tracked)?),
-            };
-            seen.insert(tracked.source.clone(), Arc::clone(&found));
-            all.push(found);
+            places.push(*numbers.entry(&tracked.source).or_insert_with(|| {
+                unique.push(tracked);
+                unique.len() - 1
+            }));
         }
-        Ok(all)
+        let groups: Vec<&[&Tracked]> = unique.chunks(AT_ONCE).collect();
+        let walked = parallel::for_each(groups, |group| {
+            let found = group.iter().map(|tracked| walk(&project.folder, &project.repository, tracked));
+            found.map(|found| found.map(Arc::new)).collect::<Result<Vec<_>, _>>()
+        })?;
+        let walked: Vec<Arc<Vec<Found>>> = walked.into_iter().flatten().collect();
+        Ok(places.into_iter().map(|place| Arc::clone(&walked[place])).collect())
     };
     tokio::task::spawn_blocking(walk_each).await.map_err(|error| joined(&error))?
 }

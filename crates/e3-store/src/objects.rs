@@ -171,14 +171,30 @@ impl ObjectStore for LocalObjects {
         Ok(pieces.boxed())
     }
 
-    async fn stage_many(&self, items: &[StageItem]) -> Result<(), ObjectError> {
-        let items = items.to_vec();
-        let size: u64 = items.iter().map(|item| item.object.size).sum();
-        let is_quick = items.len() <= FEW && size <= LITTLE;
-        if is_quick {
-            return items.iter().try_for_each(|item| self.0.stage(item));
+    async fn stage_many(&self, items: &[StageItem]) -> Result<Vec<u64>, ObjectError> {
+        let mut sizes = Vec::with_capacity(items.len());
+        if items.len() <= FEW {
+            for item in items {
+                let size = self.0.size_to_stage(item)?;
+                let is_quick = size <= LITTLE;
+                if item.executable && !is_quick {
+                    break;
+                }
+                if !self.0.link(item, size)? {
+                    if !is_quick {
+                        break;
+                    }
+                    self.0.copy(item)?;
+                }
+                sizes.push(size);
+            }
         }
-        self.blocking(move |inner| parallel::for_each(items, |item| inner.stage(&item)).map(drop)).await
+        let left = items[sizes.len()..].to_vec();
+        if !left.is_empty() {
+            let staged = self.blocking(|inner| parallel::for_each(left, |item| inner.stage(&item)));
+            sizes.extend(staged.await?);
+        }
+        Ok(sizes)
     }
 
     async fn stat_many(&self, hashes: &[Hash]) -> Result<Vec<Option<u64>>, ObjectError> {
@@ -341,17 +357,24 @@ impl Inner {
             .map_err(|error| failed("reading", &path, error))
     }
 
-    fn stage(&self, item: &StageItem) -> Result<(), ObjectError> {
-        let hash = item.object.hash;
+    /// Puts an object in its place and returns its size.
+    fn stage(&self, item: &StageItem) -> Result<u64, ObjectError> {
+        let size = self.size_to_stage(item)?;
+        if !self.link(item, size)? {
+            self.copy(item)?;
+        }
+        Ok(size)
+    }
+
+    fn size_to_stage(&self, item: &StageItem) -> Result<u64, ObjectError> {
+        let size = self.size(&item.hash)?.ok_or(ObjectError::NotFound(item.hash))?;
+        item.check_size(size)?;
+        Ok(size)
+    }
+
+    fn copy(&self, item: &StageItem) -> Result<(), ObjectError> {
+        let hash = item.hash;
         let path = self.path(&hash);
-        let size = self.size(&hash)?.ok_or(ObjectError::NotFound(hash))?;
-        if size != item.object.size {
-            let message = format!("it has {size} bytes where {} were recorded", item.object.size);
-            return Err(ObjectError::Corrupt { hash, message });
-        }
-        if item.access == Access::ReadOnly && self.link(item, &path)? {
-            return Ok(());
-        }
         let mut source = File::open(&path).map_err(|error| self.missing_or(hash, "opening", error))?;
         let mode = match (item.access, item.executable) {
             (Access::ReadOnly, false) => PLAIN,
@@ -362,15 +385,18 @@ impl Inner {
         self.copy_to(&mut source, &item.to, mode).map_err(|error| failed("staging", &item.to, error))
     }
 
-    /// Links an object to its place; false if the file system does not want to.
-    fn link(&self, item: &StageItem, path: &Path) -> Result<bool, ObjectError> {
+    /// Links an object to its place; false if it is to be private, or the file system does not want to.
+    fn link(&self, item: &StageItem, size: u64) -> Result<bool, ObjectError> {
+        if item.access == Access::Private {
+            return Ok(false);
+        }
+        let path = self.path(&item.hash);
         let linked = if item.executable {
-            let executable = self.executable_path(&item.object.hash);
-            let is_sound = |metadata: fs::Metadata| {
-                is_sealed(&metadata, EXECUTABLE) && metadata.len() == item.object.size
-            };
+            let executable = self.executable_path(&item.hash);
+            let is_sound =
+                |metadata: fs::Metadata| is_sealed(&metadata, EXECUTABLE) && metadata.len() == size;
             if !fs::metadata(&executable).is_ok_and(is_sound) {
-                self.make_executable(path, &executable)?;
+                self.make_executable(&path, &executable)?;
             }
             fs::hard_link(&executable, &item.to)
         } else {

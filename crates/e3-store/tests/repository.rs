@@ -91,7 +91,8 @@ async fn files_are_staged_without_copying() {
     for (size, executable, links) in [(100_000, false, 2), (100_000, true, 2), (10, false, 2)] {
         let object = storage.objects().put_bytes(vec![b'x'; size]).await.unwrap();
         let to = storage.scratch().unwrap().join(format!("{size} {executable}"));
-        let item = StageItem { object, to: to.clone(), access: Access::ReadOnly, executable };
+        let item =
+            StageItem { hash: object.hash, size: None, to: to.clone(), access: Access::ReadOnly, executable };
         storage.objects().stage_many(&[item]).await.unwrap();
         assert_eq!(fs::metadata(&to).unwrap().nlink(), links, "{size} {executable}");
         let own = fs::metadata(object_path(folder.path(), &object)).unwrap();
@@ -113,7 +114,7 @@ async fn an_object_whose_file_was_written_to_is_never_served_and_can_be_put_agai
 
     assert_eq!(storage.objects().stat(&object.hash).await.unwrap(), None);
     let to = storage.scratch().unwrap().join("staged");
-    let item = StageItem { object, to, access: Access::ReadOnly, executable: false };
+    let item = StageItem { hash: object.hash, size: None, to, access: Access::ReadOnly, executable: false };
     let error = storage.objects().stage_many(&[item]).await.unwrap_err();
     assert!(matches!(error, ObjectError::NotFound(_)), "{error}");
     assert!(storage.objects().get(&object.hash, 0..1).await.is_err());

@@ -144,7 +144,7 @@ impl ObjectStore for FaultyStorage {
         fated!(self, self.inner.objects().get(hash, range).await)
     }
 
-    async fn stage_many(&self, items: &[StageItem]) -> Result<(), ObjectError> {
+    async fn stage_many(&self, items: &[StageItem]) -> Result<Vec<u64>, ObjectError> {
         fated!(self, self.inner.objects().stage_many(items).await)
     }
 

@@ -60,12 +60,16 @@ impl ObjectStore for MemoryObjects {
         Ok(stream::iter([Ok(bytes.slice(start..end))]).boxed())
     }
 
-    async fn stage_many(&self, items: &[StageItem]) -> Result<(), ObjectError> {
+    async fn stage_many(&self, items: &[StageItem]) -> Result<Vec<u64>, ObjectError> {
+        let mut sizes = Vec::with_capacity(items.len());
         for item in items {
-            stage(item, &self.bytes(&item.object.hash)?)
-                .map_err(|error| unavailable("staging", &item.to, error))?;
+            let bytes = self.bytes(&item.hash)?;
+            let size = bytes.len() as u64;
+            item.check_size(size)?;
+            stage(item, &bytes).map_err(|error| unavailable("staging", &item.to, error))?;
+            sizes.push(size);
         }
-        Ok(())
+        Ok(sizes)
     }
 
     async fn stat_many(&self, hashes: &[Hash]) -> Result<Vec<Option<u64>>, ObjectError> {

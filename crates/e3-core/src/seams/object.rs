@@ -28,8 +28,9 @@ pub trait ObjectStore: Send + Sync {
 
     /// Materialises objects as files. The folders must be there, the files must not.
     ///
-    /// All files get one fixed modification time (`Source::MODIFIED_SECONDS`), whatever the object is.
-    async fn stage_many(&self, items: &[StageItem]) -> Result<(), ObjectError>;
+    /// All files get one fixed modification time (`Source::MODIFIED_SECONDS`), whatever the object is. Returns their sizes in
+    /// bytes.
+    async fn stage_many(&self, items: &[StageItem]) -> Result<Vec<u64>, ObjectError>;
 
     /// The size of each object in bytes, `None` where it is not there.
     async fn stat_many(&self, hashes: &[Hash]) -> Result<Vec<Option<u64>>, ObjectError>;
@@ -65,13 +66,28 @@ impl Source {
 #[derive(Debug, Clone)]
 pub struct StageItem {
     /// What.
-    pub object: ObjectRef,
+    pub hash: Hash,
+    /// Its size, where that is recorded: an object of another one is refused.
+    pub size: Option<u64>,
     /// Where.
     pub to: PathBuf,
     /// For whom.
     pub access: Access,
     /// Whether the file is executable.
     pub executable: bool,
+}
+
+impl StageItem {
+    /// Refuses an object that has another size than was recorded.
+    pub fn check_size(&self, found: u64) -> Result<(), ObjectError> {
+        match self.size {
+            Some(size) if size != found => {
+                let message = format!("it has {found} bytes where {size} were recorded");
+                Err(ObjectError::Corrupt { hash: self.hash, message })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What the user of a staged file may do with it.

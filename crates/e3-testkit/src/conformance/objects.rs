@@ -61,7 +61,13 @@ pub async fn missing_objects_are_told(fixture: &Fixture) {
     let got = store.get(&missing.hash, 0..1).await.map(drop);
     assert!(matches!(got, Err(ObjectError::NotFound(hash)) if hash == missing.hash));
     let to = fixture.folder.path().join("staged");
-    let item = StageItem { object: missing, to: to.clone(), access: Access::ReadOnly, executable: false };
+    let item = StageItem {
+        hash: missing.hash,
+        size: None,
+        to: to.clone(),
+        access: Access::ReadOnly,
+        executable: false,
+    };
     assert!(matches!(store.stage_many(&[item]).await, Err(ObjectError::NotFound(_))));
     assert!(!to.exists());
     let source = Source::Copy(fixture.folder.path().join("no such file"));
@@ -103,9 +109,12 @@ pub async fn stage_makes_files_with_their_modes(fixture: &Fixture) {
             let to = |mode: u32| folder.join(format!("{mode:o} {round}"));
             let items: Vec<_> = modes
                 .iter()
-                .map(|&(access, executable, mode)| StageItem { object, to: to(mode), access, executable })
+                .map(|&(access, executable, mode)| {
+                    let size = executable.then_some(object.size);
+                    StageItem { hash: object.hash, size, to: to(mode), access, executable }
+                })
                 .collect();
-            store.stage_many(&items).await.unwrap();
+            assert_eq!(store.stage_many(&items).await.unwrap(), [object.size; 4]);
             for (access, _, mode) in modes {
                 let path = to(mode);
                 let metadata = fs::metadata(&path).unwrap();
@@ -117,6 +126,9 @@ pub async fn stage_makes_files_with_their_modes(fixture: &Fixture) {
                     fs::write(&path, "changed").unwrap();
                 }
             }
+            let other = StageItem { size: Some(object.size + 1), to: to(0), ..items[0].clone() };
+            let refused = store.stage_many(&[other]).await;
+            assert!(matches!(refused, Err(ObjectError::Corrupt { hash, .. }) if hash == object.hash));
             assert!(store.stage_many(&items).await.is_err(), "files that are there are not overwritten");
         }
         assert_eq!(store.get_bytes(&object.hash, u64::MAX).await.unwrap(), bytes);
