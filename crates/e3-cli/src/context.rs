@@ -113,10 +113,17 @@ impl Context {
 
     /// What the pipeline file of the project says about runs, if there is a project.
     pub(crate) fn run_settings(&self) -> Result<RunSettings> {
-        match self.project() {
-            Ok(folder) => Ok(e3_pipeline::run_settings(Path::new(PIPELINE), &read_pipeline(&folder)?)?),
-            Err(error) if error.exit == Exit::NotFound => Ok(RunSettings::default()),
-            Err(error) => Err(error),
+        let folder = match self.project() {
+            Ok(folder) => folder,
+            Err(error) if error.exit == Exit::NotFound => return Ok(RunSettings::default()),
+            Err(error) => return Err(error),
+        };
+        let path = folder.join(PIPELINE);
+        let may_have = fs::File::open(&path).and_then(e3_pipeline::may_have_run_settings);
+        if may_have.map_err(|error| CliError::environment(format!("reading `{}`", path.display()), error))? {
+            Ok(e3_pipeline::run_settings(Path::new(PIPELINE), &read_pipeline(&folder)?)?)
+        } else {
+            Ok(RunSettings::default())
         }
     }
 

@@ -19,7 +19,7 @@ pub use build::{Built, Tracked, TrackedSource, build};
 pub use compile::{Compiled, Compiler};
 pub use error::{Location, PipelineError};
 pub use model::{OutputLink, Pipeline, RunSettings};
-pub use parse::{parse, run_settings};
+pub use parse::{may_have_run_settings, parse, run_settings};
 pub use similar::most_similar;
 pub use stat_cache::StatCache;
 pub use track::{Project, Sources, TrackReport, store_path};

@@ -2,10 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    io::{self, Read},
     path::{Component, Path},
 };
 
 use e3_types::{CommandLine, Kind, Name, PackageVersion};
+use memchr::{memchr, memmem};
 use toml::de::{DeTable, DeValue};
 
 use crate::{
@@ -68,6 +70,32 @@ pub fn parse(file: &Path, text: &str) -> Result<Pipeline, PipelineError> {
     root.finish()?;
     Ok(pipeline)
 }
+
+/// Whether a pipeline file has the letters in it that are needed to speak of runs. It is not kept in memory: it may be long.
+pub fn may_have_run_settings(mut file: impl Read) -> io::Result<bool> {
+    let mut buffer = vec![0; 64 << 10];
+    // What the last piece ends with, as a word may lie across the border.
+    let mut kept = 0;
+    loop {
+        let read = match file.read(&mut buffer[kept..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        let filled = kept + read;
+        let piece = &buffer[..filled];
+        // With an escape any word can be written.
+        if memchr(b'\\', piece).is_some() || memmem::find(piece, RUN).is_some() {
+            return Ok(true);
+        }
+        if read == 0 {
+            return Ok(false);
+        }
+        kept = filled.min(RUN.len() - 1);
+        buffer.copy_within(filled - kept..filled, 0);
+    }
+}
+
+const RUN: &[u8] = b"run";
 
 /// What a pipeline file says about runs. Where that is nothing, the rest of it is not looked at.
 pub fn run_settings(file: &Path, text: &str) -> Result<RunSettings, PipelineError> {
@@ -309,6 +337,29 @@ fn check_output_path(source: &SourceText, path: &At<String>) -> Result<(), Pipel
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A reader that gives a few bytes at a time.
+    struct Slow<'a>(&'a [u8], usize);
+
+    impl Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let at_most = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..at_most])
+        }
+    }
+
+    #[test]
+    fn the_letters_are_found_wherever_a_piece_ends() {
+        for step in [1, 2, 3, 5, 1000] {
+            let found = |text: &[u8]| may_have_run_settings(Slow(text, step)).unwrap();
+            assert!(found(b"[run]") && found(b"xxxxrun") && found(b"rrun") && found(b"a\\b"), "{step}");
+            assert!(!found(b"") && !found(b"ru") && !found(b"ru n ur nu rn"), "{step}");
+            let mut long = vec![b'r'; 200_000];
+            assert!(!found(&long), "{step}");
+            long.extend(b"un");
+            assert!(found(&long), "{step}");
+        }
+    }
 
     #[test]
     fn settings_of_runs_are_found_however_they_are_written() {
