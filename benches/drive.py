@@ -174,19 +174,20 @@ def graphs(args, root):
 
 
 def peak(command, folder):
-    """Wall time in ms, and the largest resident set of the processes in MiB."""
-    elapsed = timed(command, folder)
-    return elapsed, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    """How long it took in ms, its largest memory in MiB, and what it and its tasks wrote in bytes (see getrusage(2))."""
+    start = time.perf_counter()
+    child = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    elapsed = (time.perf_counter() - start) * 1000
+    if status != 0:
+        sys.exit(f"{command}: status {status}")
+    return elapsed, usage.ru_maxrss / 1024, usage.ru_oublock * 512
 
 
 def data(args, root):
     size = args.gib << 30
-    lines = ['[package]\nname = "data"\n[inputs]\nbig = { file = "big" }']
-    for name, source in [("a", "big"), ("b", "a"), ("c", "b")]:
-        lines.append(f'[tasks.{name}]\ncommand = "cp --reflink=never {{{source}}} {{output}}; printf {name} >> {{output}}"')
     folder = root / "data"
     folder.mkdir()
-    (folder / "e3.toml").write_text("\n".join(lines) + "\n")
     block = os.urandom(1 << 20)
     with open(folder / "big", "wb") as file:
         for number in range(size >> 20):
@@ -197,11 +198,29 @@ def data(args, root):
         while piece := file.read(1 << 20):
             hasher.update(piece)
     alone = (time.perf_counter() - start) * 1000
-    elapsed, memory = peak([args.e3, "run", "--progress", "none"], folder)
-    print(f"{args.gib} GiB through three tasks that copy: {elapsed:.0f} ms, at most {memory:.0f} MiB of memory")
-    print(f"hashing it once with Python's SHA-256: {alone:.0f} ms, {size / alone / 1e6:.2f} GB/s")
-    used = int(subprocess.run(["du", "-s", "-B1", folder / ".e3"], capture_output=True, text=True).stdout.split()[0])
-    print(f"disk in use by the repository: x{used / size:.2f} of the file")
+    print(f"{args.gib} GiB, read and hashed once with Python's SHA-256: {alone:.0f} ms, {size / alone / 1e6:.2f} GB/s")
+
+    def used():
+        return int(subprocess.run(["du", "-s", "-B1", folder / ".e3"], capture_output=True, text=True).stdout.split()[0])
+
+    commands = {"hard-link": "ln {{{source}}} {{output}}"}
+    commands["copy"] = "cp --reflink=never {{{source}}} {{output}}; printf {name} >> {{output}}"
+    for way, command in commands.items():
+        forget(folder, [".e3", "out"])
+        lines = ['[package]\nname = "data"\n[inputs]\nbig = { file = "big" }\nsmall = { json = 1 }']
+        for name, source in [("a", "big"), ("b", "a"), ("c", "b")]:
+            text = command.format(source=source, name=name)
+            lines.append(f'[tasks.{name}]\ncommand = "{text}"\ninputs = ["small"]')
+        lines.append('[outputs]\n"out" = { from = "c", link = true }')
+        (folder / "e3.toml").write_text("\n".join(lines) + "\n")
+        run = [args.e3, "run", "--progress", "none", "-q"]
+        tracked, _, copied = peak([args.e3, "plan", "-q"], folder)
+        before = used()
+        print(f"{way}: tracking {tracked:.0f} ms, {size / tracked / 1e6:.2f} GB/s, wrote x{copied / size:.3f}; repository x{before / size:.2f}")
+        elapsed, memory, wrote = peak(run, folder)
+        print(f"{way}: three tasks {elapsed:.0f} ms, at most {memory:.0f} MiB; wrote x{wrote / size:.4f}; repository x{used() / size:.2f}")
+        (folder / "out").unlink()
+        print(f"{way}: the output deleted and put back: {peak(run, folder)[0]:.0f} ms")
 
 
 def files(args, root):
@@ -217,9 +236,9 @@ def files(args, root):
     )
     sums = ["sh", "-c", "find tree -type f -print0 | xargs -0 -P2 -n 1000 sha256sum"]
     look = ["sh", "-c", "find tree -printf '%s %T@ %C@ %i %p\\n'"]
-    plan = [args.e3, "plan", "-q"]
-    for title, floor in [("first", sums), ("unchanged", look)]:
-        elapsed, memory = peak(plan, folder)
+    plan, run = [args.e3, "plan", "-q"], [args.e3, "run", "-q", "--progress", "none"]
+    for title, floor, command in [("first", sums, plan), ("unchanged, to plan", look, plan), ("and run", look, run), ("unchanged", look, run)]:
+        elapsed, memory, _ = peak(command, folder)
         base = timed(floor, folder)
         print(f"{args.count} files, {title}: {elapsed:.0f} ms, x{elapsed / base:.2f} of `{floor[2]}` ({base:.0f} ms), {memory:.0f} MiB")
 

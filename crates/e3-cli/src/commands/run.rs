@@ -8,9 +8,9 @@ use std::{
 };
 
 use e3_core::{
-    Cancellation, Deployment, RunReport, StorageBackend, WorkspaceLease,
+    Cancellation, Deployment, RunReport, Standing, StorageBackend, WorkspaceLease,
     datasets::{self, Assignment},
-    kept_if_settled, packages,
+    packages,
     verify::missing_in,
     workspaces,
 };
@@ -124,13 +124,14 @@ impl<'a> Round<'a> {
         let project = project(storage, &self.folder);
         let sources = Sources::look(&project, &prepared.compiled.tracked).await?;
         let object = prepared.compiled.package;
-        let settled = kept_if_settled(&**storage, lease.workspace(), object, sources.looks()).await?;
+        let Standing { is_intact, settled } =
+            Standing::find(&**storage, lease.workspace(), object, sources.looks()).await?;
         if let Some(kept) = settled.filter(|_| !reset) {
             self.tell_kept(&kept, &prepared.compiled.tracked, false);
             return Ok(());
         }
-        let TrackReport { values, looks, .. } = track(context, storage, &sources).await?;
-        self.load(prepared).await?;
+        let TrackReport { values, looks, .. } = track(context, storage, &sources, is_intact).await?;
+        self.load(prepared, is_intact).await?;
         let (Some(package), true) = (&prepared.package, prepared.compiled.package == object) else {
             // Another pipeline, meanwhile.
             return Box::pin(self.deploy(lease, prepared, reset)).await;
@@ -145,13 +146,13 @@ impl<'a> Round<'a> {
     }
 
     /// Brings in the package itself, and sees to it that all that a run needs of it is there.
-    async fn load(&self, prepared: &mut Prepared) -> Result<()> {
+    async fn load(&self, prepared: &mut Prepared, is_intact: bool) -> Result<()> {
         let Self { context, storage, folder, .. } = self;
         if prepared.package.is_some() {
             return Ok(());
         }
         let loaded = packages::load(&**storage, prepared.compiled.package).await?;
-        if packages::has_all_tasks(&**storage, &loaded).await? {
+        if is_intact || packages::has_all_tasks(&**storage, &loaded).await? {
             prepared.package = Some(loaded);
         } else {
             let (compiled, package) = context.compile(storage, folder, true).await?;
@@ -254,16 +255,21 @@ pub(crate) async fn track_files(
 ) -> Result<Vec<Assignment>> {
     let project = project(storage, folder);
     let sources = Sources::look(&project, datasets).await?;
-    Ok(track(context, storage, &sources).await?.values)
+    Ok(track(context, storage, &sources, false).await?.values)
 }
 
 fn project(storage: &LocalStorage, folder: &Path) -> Project {
     Project { folder: folder.to_owned(), repository: storage.root().to_owned() }
 }
 
-async fn track(context: &Context, storage: &LocalStorage, sources: &Sources<'_>) -> Result<TrackReport> {
+async fn track(
+    context: &Context,
+    storage: &LocalStorage,
+    sources: &Sources<'_>,
+    is_intact: bool,
+) -> Result<TrackReport> {
     let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
-    let tracked = sources.track(storage, &*context.clock, &mut cache).await?;
+    let tracked = sources.track(storage, &*context.clock, &mut cache, is_intact).await?;
     cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
     Ok(tracked)
 }
