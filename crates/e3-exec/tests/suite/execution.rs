@@ -1,6 +1,6 @@
 //! What `task_execute` promises: what a task sees, what its end means, what is left behind.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt, time::Duration};
 
 use crate::bench::{Bench, local, memory, script};
 use e3_core::{LogStream, ObjectStoreExt, TaskExecuteOptions, TreeBuilder, TreeEntry, executions, read_tree};
@@ -277,6 +277,44 @@ async fn an_input_may_become_the_output() {
         assert_eq!(result.outcome.unwrap().hash, input, "{how}");
         assert_eq!(bench.storage.objects().stat(&input).await.unwrap(), Some(100_000), "{how}");
     }
+}
+
+#[tokio::test]
+async fn a_hard_link_to_an_input_is_the_input_and_nothing_is_written() {
+    let bench = local();
+    let (large, tool) = (bench.put(large()).await, bench.put("#!/bin/sh\n").await);
+    let inputs = &[("a", Kind::File), ("b", Kind::File)];
+    let inode = |object: &Hash| {
+        let name = object.to_string();
+        let path = bench.folder.path().join("repository/objects").join(&name[..2]).join(&name[2..]);
+        std::fs::metadata(path).unwrap().ino()
+    };
+    let before = inode(&large);
+    let result = bench.run(&script("ln {a} {output}", inputs, Kind::File), &[large, tool]).await;
+    assert_eq!(result.outcome.unwrap().hash, large);
+    assert_eq!(inode(&large), before);
+    // In a folder, beside a new file.
+    let task = script("mkdir output; ln {a} output/x; ln {b} output/y; cp {b} output/z", inputs, Kind::Dir);
+    let output = bench.run(&task, &[large, tool]).await.outcome.unwrap();
+    let tree = read_tree(bench.storage.objects(), &output).await.unwrap();
+    let files: Vec<_> = tree
+        .into_iter()
+        .map(|(_, entry)| match entry {
+            TreeEntry::File(file) => (file.object.hash, file.executable),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(files, [(large, false), (tool, false), (tool, false)]);
+    assert_eq!(inode(&large), before);
+    // One that was written to is no longer what was staged.
+    let task = script("ln {a} {output}; chmod u+w {a}; echo x >> {a}", inputs, Kind::File);
+    let result = bench.run(&task, &[large, tool]).await;
+    assert!(matches!(result.outcome, Err(Failure::Error { class: ErrorClass::User, .. })), "{result:?}");
+    // A private copy has no other name in the store.
+    let mut task = script("ln {a} {output}; echo x >> {a}", inputs, Kind::File);
+    task.inputs[0].writable = true;
+    let small = bench.put("small ").await;
+    assert_eq!(bench.output(&task, &[small, tool]).await, "small x\n");
 }
 
 #[tokio::test]
