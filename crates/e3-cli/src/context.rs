@@ -11,7 +11,7 @@ use std::{
 
 use e3_core::{Clock, DatasetRef, Holder, StorageBackend, SystemClock, datasets, packages, workspaces};
 use e3_exec::{LocalTaskRunner, Scratches, Workshop};
-use e3_pipeline::{Compiled, Compiler, Pipeline, RunSettings};
+use e3_pipeline::{Compiler, Pipeline, RunSettings};
 use e3_process::Supervisor;
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, Hash, Package, Timestamp, WorkspaceName};
@@ -84,26 +84,16 @@ impl Context {
         })
     }
 
-    /// What the pipeline file of a project comes to, and the package if it had to be made; `anew`: whatever is known of an
-    /// earlier time.
-    pub(crate) async fn compile(
-        &self,
-        storage: &LocalStorage,
-        project: &Path,
-        anew: bool,
-    ) -> Result<(Compiled, Option<Package>)> {
-        let text = read_pipeline(project)?;
+    /// What compiles the pipeline file of a project, as it is now.
+    pub(crate) fn compiler(&self, storage: &LocalStorage, project: &Path) -> Result<Compiler> {
         // Several projects may share a repository.
         let name = format!("pipeline-{}.json", Hash::of(project.as_os_str().as_encoded_bytes()));
-        let cache = storage.root().join("cache").join(name);
-        let program = identity::program().unwrap_or_else(|| self.holder.owner.to_string());
-        let compiler = Compiler { file: Path::new(PIPELINE), text: &text, cache: &cache, program: &program };
-        let variable = |name: &str| self.variable(name);
-        if !anew {
-            return Ok(compiler.compile(storage, variable).await?);
-        }
-        let (compiled, package) = compiler.compile_anew(storage, variable).await?;
-        Ok((compiled, Some(package)))
+        Ok(Compiler {
+            file: PIPELINE.into(),
+            text: read_pipeline(project)?,
+            cache: storage.root().join("cache").join(name),
+            program: identity::program().unwrap_or_else(|| self.holder.owner.to_string()),
+        })
     }
 
     /// The pipeline of a project.

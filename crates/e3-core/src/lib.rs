@@ -20,8 +20,8 @@ mod views;
 pub use clock::{Clock, SystemClock, TestClock};
 pub use dataflow::{
     Action, Dataflow, DataflowError, DataflowOptions, DataflowPolicy, Force, Graph, GraphError, ItemSpec,
-    NamePattern, NamePatternError, OnFailure, RunReport, Standing, TaskFailure, TaskIndex, Unit, UnitState,
-    dataflow_execute, dataflow_execute_held,
+    NamePattern, NamePatternError, OnFailure, RunReport, TaskFailure, TaskIndex, Unit, UnitState,
+    dataflow_execute, dataflow_execute_held, kept_if_settled,
 };
 pub use execution::{ExecutionContext, ExecutionKey, Lookup, Outcome, Usage, lookup_many, perform};
 pub use explain::{

@@ -191,7 +191,7 @@ impl Execution<'_> {
             other => (words, other),
         };
         if otherwise.is_some() {
-            // As the shell tells it, which is not there.
+            // As the shell tells it, which is not there; like a shell, whatever the task has declared.
             environment.insert("PWD".into(), work.clone().into());
         }
         let mut command = Command {

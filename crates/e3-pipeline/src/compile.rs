@@ -8,11 +8,11 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     ops::Range,
-    path::Path,
+    path::PathBuf,
 };
 
 use e3_core::{ObjectStoreExt, Source, StorageBackend, StorageError, packages};
-use e3_types::{DatasetPath, ErrorClass, Hash, ObjectRef, Package};
+use e3_types::{DatasetPath, Hash, ObjectRef, Package};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -41,18 +41,18 @@ pub struct Compiled {
 
 /// A pipeline file, and where it is kept what it comes to.
 #[derive(Debug)]
-pub struct Compiler<'a> {
+pub struct Compiler {
     /// The name of the file in messages.
-    pub file: &'a Path,
+    pub file: PathBuf,
     /// Its text.
-    pub text: &'a str,
-    /// What has been kept, and will be.
-    pub cache: &'a Path,
+    pub text: String,
+    /// The file in which is kept what it came to.
+    pub cache: PathBuf,
     /// Something that is another one for each program that might compile otherwise.
-    pub program: &'a str,
+    pub program: String,
 }
 
-impl Compiler<'_> {
+impl Compiler {
     /// Compiles the file, unless that was done before. The package is there if it had to be made. `environment` is asked for the
     /// variables in `pass_env`.
     pub async fn compile(
@@ -61,7 +61,7 @@ impl Compiler<'_> {
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(Compiled, Option<Package>), PipelineError> {
         let found =
-            kept::load::<Entry>(self.cache, VERSION).filter(|entry| entry.is_about(self, &environment));
+            kept::load::<Entry>(&self.cache, VERSION).filter(|entry| entry.is_about(self, &environment));
         if let Some(entry) = found {
             let size = storage.objects().stat(&entry.package.hash).await;
             if size.map_err(|error| of_storage(&error.into()))? == Some(entry.package.size) {
@@ -72,13 +72,29 @@ impl Compiler<'_> {
         Ok((compiled, Some(package)))
     }
 
+    /// The package itself, with all that it refers to in the store: compiled anew if something is gone.
+    pub async fn complete(
+        &self,
+        storage: &dyn StorageBackend,
+        compiled: &Compiled,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Package, PipelineError> {
+        let general = |class, message| PipelineError::general(class, message);
+        let loaded = packages::load(storage, compiled.package).await;
+        let package = loaded.map_err(|error| general(error.class(), error.to_string()))?;
+        if packages::is_complete(storage, &package).await.map_err(|error| of_storage(&error))? {
+            return Ok(package);
+        }
+        Ok(self.compile_anew(storage, environment).await?.1)
+    }
+
     /// Compiles the file, whatever is known.
-    pub async fn compile_anew(
+    async fn compile_anew(
         &self,
         storage: &dyn StorageBackend,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(Compiled, Package), PipelineError> {
-        let pipeline = parse(self.file, self.text)?;
+        let pipeline = parse(&self.file, &self.text)?;
         let mut variables = BTreeMap::new();
         let Built { package, objects, tracked } = build(&pipeline, |name| {
             let value = environment(name);
@@ -90,10 +106,10 @@ impl Compiler<'_> {
         let object = packages::store(storage, &package).await.map_err(|error| of_storage(&error))?;
         let compiled = Compiled { package: object, tracked, outputs: pipeline.outputs, run: pipeline.run };
         let entry = Entry::new(self, variables, &compiled);
-        kept::save(self.cache, VERSION, entry).map_err(|error| {
-            let message = format!("writing `{}`: {error}", self.cache.display());
-            PipelineError::general(ErrorClass::Environment, message)
-        })?;
+        if let Err(error) = kept::save(&self.cache, VERSION, entry) {
+            // It is only found out again the next time.
+            tracing::warn!(path = %self.cache.display(), %error, "a compiled pipeline could not be kept");
+        }
         Ok((compiled, package))
     }
 }
@@ -112,12 +128,12 @@ struct Entry {
 }
 
 impl Entry {
-    fn new(compiler: &Compiler<'_>, variables: BTreeMap<String, Option<Hash>>, compiled: &Compiled) -> Self {
+    fn new(compiler: &Compiler, variables: BTreeMap<String, Option<Hash>>, compiled: &Compiled) -> Self {
         let tracked = compiled.tracked.iter().map(|Tracked { path, source, place }| {
             (path.clone(), source.clone(), place.as_ref().map(|place| place.span.clone()))
         });
         Self {
-            program: compiler.program.to_owned(),
+            program: compiler.program.clone(),
             text: Hash::of(compiler.text.as_bytes()),
             variables,
             package: compiled.package,
@@ -127,7 +143,7 @@ impl Entry {
         }
     }
 
-    fn is_about(&self, compiler: &Compiler<'_>, environment: impl Fn(&str) -> Option<OsString>) -> bool {
+    fn is_about(&self, compiler: &Compiler, environment: impl Fn(&str) -> Option<OsString>) -> bool {
         self.program == compiler.program
             && self.text == Hash::of(compiler.text.as_bytes())
             && self
@@ -136,8 +152,8 @@ impl Entry {
                 .all(|(name, value)| environment(name).as_deref().map(fingerprint) == *value)
     }
 
-    fn compiled(self, compiler: &Compiler<'_>) -> Compiled {
-        let source = SourceText::new(compiler.file.to_owned(), compiler.text);
+    fn compiled(self, compiler: &Compiler) -> Compiled {
+        let source = SourceText::new(compiler.file.clone(), &compiler.text);
         let tracked = self.tracked.into_iter().map(|(path, followed, span)| Tracked {
             path,
             source: followed,

@@ -82,13 +82,12 @@ impl<'a> Sources<'a> {
         hasher.finish()
     }
 
-    /// Brings them into the store; those are read that have changed. `is_intact`: what the store has had once it has still.
+    /// Brings them into the store; those are read that have changed.
     pub async fn track(
         &self,
         storage: &dyn StorageBackend,
         clock: &dyn Clock,
         cache: &mut StatCache,
-        is_intact: bool,
     ) -> Result<TrackReport, PipelineError> {
         let Self { project, tracked, walked } = self;
         // Many tasks may use one file: it is looked at once. The number says which dataset to blame for it.
@@ -110,11 +109,7 @@ impl<'a> Sources<'a> {
             .filter_map(|(path, look, _)| Some((*path, cache.find(path, look)?, look.executable)))
             .collect();
         let hashes: Vec<_> = known.iter().map(|(_, object, _)| object.hash).collect();
-        let sizes = if is_intact {
-            known.iter().map(|(_, object, _)| Some(object.size)).collect()
-        } else {
-            storage.objects().stat_many(&hashes).await.map_err(|error| of_object(&error))?
-        };
+        let sizes = storage.objects().stat_many(&hashes).await.map_err(|error| of_object(&error))?;
         for ((path, object, executable), size) in known.into_iter().zip(sizes) {
             if size == Some(object.size) {
                 objects.insert(path.as_os_str(), FileEntry { object, executable });
@@ -187,7 +182,7 @@ pub async fn store_path(
     let project = Project { repository: folder.join(".e3"), folder };
     let tracked = [tracked];
     let sources = Sources::look(&project, &tracked).await?;
-    let report = sources.track(storage, clock, &mut StatCache::empty(), false).await?;
+    let report = sources.track(storage, clock, &mut StatCache::empty()).await?;
     Ok(report.values[0].object)
 }
 

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::HashMap, ffi::OsString, fs, path::Path, path::PathBuf};
+use std::{collections::HashMap, ffi::OsString, fs, path::PathBuf};
 
 use e3_core::{MemoryStorage, ObjectStoreExt, StorageBackend, packages};
 use e3_pipeline::{Compiled, Compiler, Project, Sources};
@@ -31,9 +31,13 @@ impl Bench {
     }
 
     async fn compile(&self, text: &str) -> (Compiled, Option<Package>) {
-        let compiler =
-            Compiler { file: Path::new("e3.toml"), text, cache: &self.cache, program: self.program };
+        let compiler = self.compiler(text);
         compiler.compile(&self.storage, |name| self.variables.get(name).cloned()).await.unwrap()
+    }
+
+    fn compiler(&self, text: &str) -> Compiler {
+        let (file, cache) = ("e3.toml".into(), self.cache.clone());
+        Compiler { file, text: text.to_owned(), cache, program: self.program.to_owned() }
     }
 
     async fn is_known(&self, text: &str) -> bool {
@@ -102,4 +106,23 @@ async fn an_error_about_a_file_points_at_the_same_place() {
     }
     assert!(said[0].starts_with("e3.toml:9:1: a: "), "{said:?}");
     assert_eq!(said[0], said[1]);
+}
+
+/// All that a package refers to is there when it is asked for, whatever has become of it.
+#[tokio::test]
+async fn what_is_gone_is_made_again() {
+    let bench = Bench::new();
+    let package = bench.compile(TEXT).await.1.unwrap();
+    let any_time = Timestamp::from_unix_ms(u64::MAX);
+    let objects = bench.storage.objects();
+    let task = package.tasks.values().next().unwrap().task;
+    let default = package.datasets.values().find_map(|slot| slot.default).unwrap().hash;
+    for hash in [task, default] {
+        assert_eq!(objects.delete_many(&[hash], any_time).await.unwrap(), 1);
+        let known = bench.compile(TEXT).await.0;
+        let variable = |name: &str| bench.variables.get(name).cloned();
+        let again = bench.compiler(TEXT).complete(&bench.storage, &known, variable).await.unwrap();
+        assert_eq!(again, package);
+        assert!(objects.stat(&hash).await.unwrap().is_some());
+    }
 }

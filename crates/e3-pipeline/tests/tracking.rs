@@ -57,7 +57,7 @@ impl Folder {
         let project =
             Project { folder: self.folder.path().to_owned(), repository: self.folder.path().join(".e3") };
         let sources = Sources::look(&project, &built.tracked).await.map_err(|error| error.to_string())?;
-        let report = sources.track(&self.storage, &Later, &mut cache, false).await;
+        let report = sources.track(&self.storage, &Later, &mut cache).await;
         cache.save().unwrap();
         report.map_err(|error| error.to_string())
     }
@@ -256,8 +256,8 @@ async fn a_file_that_may_change_unseen_has_no_look() {
     let mut cache = StatCache::load(&project.repository.join("cache"));
     let looked = Sources::look(&project, &built.tracked).await.unwrap();
     // It was written just now: it may be written again in the same tick of the clock.
-    let report = looked.track(&sources.storage, &e3_core::SystemClock, &mut cache, false).await.unwrap();
+    let report = looked.track(&sources.storage, &e3_core::SystemClock, &mut cache).await.unwrap();
     assert_eq!(report.looks, None);
-    let report = looked.track(&sources.storage, &Later, &mut cache, false).await.unwrap();
+    let report = looked.track(&sources.storage, &Later, &mut cache).await.unwrap();
     assert_eq!((report.read, report.looks), (1, Some(looked.looks())));
 }

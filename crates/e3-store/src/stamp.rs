@@ -2,32 +2,39 @@
 //!
 //! The clock of a file system ticks every few milliseconds, so that two changes may have the same time. But each sets both the
 //! modification time and the change time of its folder to the same; so a folder in which they are the same is marked: its
-//! modification time is moved by a nanosecond, and the next change is seen, in the same tick or not.
+//! nanoseconds of its modification time are made unlike any others, and the next change is seen, in the same tick or not.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use e3_types::Hasher;
+use e3_types::{Hash, Hasher};
 use rustix::{
     fs::{Timespec, Timestamps, UTIME_OMIT, futimens},
     io::Errno,
 };
 
-/// Another text after each change in one of the folders. `unique` is taken in where a change could be missed.
+/// Another text after each change in one of the folders. `unique` makes a path that has not been there before.
 pub(crate) fn stamp(
     folders: &[PathBuf],
     unique: impl Fn() -> io::Result<PathBuf>,
 ) -> Result<String, (&Path, io::Error)> {
     let mut hasher = Hasher::new();
     for folder in folders {
-        let times = mark(folder).map_err(|error| (folder.as_path(), error))?;
+        let failed = |error| (folder.as_path(), error);
+        let mut times = Times::of(folder).map_err(failed)?;
         if !times.is_marked() {
-            let unique = unique().map_err(|error| (folder.as_path(), error))?;
-            hasher.update(unique.as_os_str().as_encoded_bytes());
+            let unique = Hash::of(unique().map_err(failed)?.as_os_str().as_encoded_bytes());
+            if mark(folder, times.marked(unique)).map_err(failed)? {
+                times = Times::of(folder).map_err(failed)?;
+            }
+            if !times.is_marked() {
+                // It belongs to somebody else, or has changed just now: what it looks like proves nothing.
+                hasher.update(unique.as_bytes());
+            }
         }
         hasher.update(folder.as_os_str().as_encoded_bytes());
         for (seconds, nanoseconds) in [times.modified, times.changed] {
@@ -44,8 +51,8 @@ struct Times {
 }
 
 impl Times {
-    fn of(folder: &File) -> io::Result<Self> {
-        let found = folder.metadata()?;
+    fn of(folder: &Path) -> io::Result<Self> {
+        let found = fs::metadata(folder)?;
         let modified = (found.mtime(), found.mtime_nsec());
         Ok(Self { modified, changed: (found.ctime(), found.ctime_nsec()) })
     }
@@ -53,29 +60,33 @@ impl Times {
     fn is_marked(&self) -> bool {
         self.modified != self.changed
     }
+
+    /// The modification time that marks a folder: a chance of one in a billion to be one that was there before.
+    fn marked(&self, unique: Hash) -> Timespec {
+        let number =
+            unique.as_bytes().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        let nanoseconds = i64::try_from(number % 1_000_000_000).expect("it is below a billion");
+        Timespec { tv_sec: self.modified.0, tv_nsec: nanoseconds }
+    }
 }
 
-/// Marks a folder, if it is not and may be; the times that it then has.
-fn mark(path: &Path) -> io::Result<Times> {
-    let folder = File::open(path)?;
-    let times = Times::of(&folder)?;
-    if times.is_marked() {
-        return Ok(times);
-    }
-    let (seconds, nanoseconds) = times.modified;
-    let modified = Timespec { tv_sec: seconds, tv_nsec: nanoseconds ^ 1 };
+/// Marks a folder; false if that is not allowed.
+fn mark(folder: &Path, modified: Timespec) -> io::Result<bool> {
     let accessed = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    match futimens(&folder, &Timestamps { last_access: accessed, last_modification: modified }) {
-        Ok(()) => Times::of(&folder),
-        // It belongs to somebody else.
-        Err(Errno::PERM | Errno::ACCESS | Errno::ROFS) => Ok(times),
+    let times = Timestamps { last_access: accessed, last_modification: modified };
+    match futimens(File::open(folder)?, &times) {
+        Ok(()) => Ok(true),
+        Err(Errno::PERM | Errno::ACCESS | Errno::ROFS) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{
+        collections::HashSet,
+        sync::atomic::{AtomicU64, Ordering},
+    };
 
     use super::*;
 
@@ -84,15 +95,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folders = [folder.path().to_owned()];
         let file = folder.path().join("file");
-        let stamp = || stamp(&folders, || panic!("it can be marked")).unwrap();
+        let drawn = AtomicU64::new(0);
+        let unique = || Ok(PathBuf::from(drawn.fetch_add(1, Ordering::Relaxed).to_string()));
+        let stamp = || stamp(&folders, unique).unwrap();
         for _ in 0..500 {
             fs::write(&file, "").unwrap();
             let before = stamp();
-            assert!(Times::of(&File::open(folder.path()).unwrap()).unwrap().is_marked());
+            assert!(Times::of(folder.path()).unwrap().is_marked());
             assert_eq!(stamp(), before);
             fs::remove_file(&file).unwrap();
-            assert!(!Times::of(&File::open(folder.path()).unwrap()).unwrap().is_marked());
+            assert!(!Times::of(folder.path()).unwrap().is_marked());
             assert_ne!(stamp(), before);
         }
+    }
+
+    #[test]
+    fn two_changes_in_one_tick_are_marked_differently() {
+        // As a clock that ticks says it.
+        let times = Times { modified: (5, 4_000_000), changed: (5, 4_000_000) };
+        let marks: HashSet<i64> =
+            (0..1000_u32).map(|number| times.marked(Hash::of(&number.to_le_bytes())).tv_nsec).collect();
+        assert_eq!(marks.len(), 1000);
+        assert!(marks.iter().all(|mark| (0..1_000_000_000).contains(mark)));
     }
 }

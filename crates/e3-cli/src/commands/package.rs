@@ -45,7 +45,7 @@ async fn build_package(context: &Context) -> Result<Exit> {
     let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
     let project = Project { folder, repository: storage.root().to_owned() };
     let sources = Sources::look(&project, &built.tracked).await?;
-    let tracked = sources.track(&*storage, &*context.clock, &mut cache, false).await?;
+    let tracked = sources.track(&*storage, &*context.clock, &mut cache).await?;
     cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
     for value in tracked.values {
         if let Some(slot) = built.package.datasets.get_mut(&value.path) {

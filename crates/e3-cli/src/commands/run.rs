@@ -8,13 +8,13 @@ use std::{
 };
 
 use e3_core::{
-    Cancellation, Deployment, RunReport, Standing, StorageBackend, WorkspaceLease,
+    Cancellation, Deployment, RunReport, StorageBackend, WorkspaceLease,
     datasets::{self, Assignment},
-    packages,
+    kept_if_settled,
     verify::missing_in,
     workspaces,
 };
-use e3_pipeline::{Compiled, OutputLink, Project, Sources, StatCache, TrackReport, Tracked};
+use e3_pipeline::{Compiled, Compiler, OutputLink, Project, Sources, StatCache, TrackReport, Tracked};
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, Kind, Package, RunState, Timestamp};
 
@@ -83,6 +83,7 @@ pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> 
 
 /// What a pipeline file says.
 pub(crate) struct Prepared {
+    compiler: Compiler,
     pub(crate) compiled: Compiled,
     /// The package, if it is known: it may be large.
     package: Option<Package>,
@@ -109,8 +110,10 @@ impl<'a> Round<'a> {
     }
 
     pub(crate) async fn read(&self) -> Result<Prepared> {
-        let (compiled, package) = self.context.compile(&self.storage, &self.folder, false).await?;
-        Ok(Prepared { compiled, package })
+        let Self { context, storage, folder, .. } = self;
+        let compiler = context.compiler(storage, folder)?;
+        let (compiled, package) = compiler.compile(&**storage, |name| context.variable(name)).await?;
+        Ok(Prepared { compiler, compiled, package })
     }
 
     /// Deploys the package, and gives the inputs that follow files of the project what these hold now.
@@ -124,18 +127,13 @@ impl<'a> Round<'a> {
         let project = project(storage, &self.folder);
         let sources = Sources::look(&project, &prepared.compiled.tracked).await?;
         let object = prepared.compiled.package;
-        let Standing { is_intact, settled } =
-            Standing::find(&**storage, lease.workspace(), object, sources.looks()).await?;
+        let settled = kept_if_settled(&**storage, lease.workspace(), object, sources.looks()).await?;
         if let Some(kept) = settled.filter(|_| !reset) {
             self.tell_kept(&kept, &prepared.compiled.tracked, false);
             return Ok(());
         }
-        let TrackReport { values, looks, .. } = track(context, storage, &sources, is_intact).await?;
-        self.load(prepared, is_intact).await?;
-        let (Some(package), true) = (&prepared.package, prepared.compiled.package == object) else {
-            // Another pipeline, meanwhile.
-            return Box::pin(self.deploy(lease, prepared, reset)).await;
-        };
+        let TrackReport { values, looks, .. } = track(context, storage, &sources).await?;
+        let package = self.package(prepared).await?;
         let deployment = Deployment { object, package, tracked: &values, looks, reset };
         let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
         self.tell_kept(&report.kept, &prepared.compiled.tracked, report.is_new_package);
@@ -145,20 +143,15 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// Brings in the package itself, and sees to it that all that a run needs of it is there.
-    async fn load(&self, prepared: &mut Prepared, is_intact: bool) -> Result<()> {
-        let Self { context, storage, folder, .. } = self;
-        if prepared.package.is_some() {
-            return Ok(());
+    /// The package itself, with all that a run needs of it in the store.
+    async fn package<'p>(&self, prepared: &'p mut Prepared) -> Result<&'p Package> {
+        let Self { context, storage, .. } = self;
+        let Prepared { compiler, compiled, package } = prepared;
+        if package.is_none() {
+            let variable = |name: &str| context.variable(name);
+            *package = Some(compiler.complete(&**storage, compiled, variable).await?);
         }
-        let loaded = packages::load(&**storage, prepared.compiled.package).await?;
-        if is_intact || packages::has_all_tasks(&**storage, &loaded).await? {
-            prepared.package = Some(loaded);
-        } else {
-            let (compiled, package) = context.compile(storage, folder, true).await?;
-            *prepared = Prepared { compiled, package };
-        }
-        Ok(())
+        Ok(package.as_ref().expect("it was brought in above"))
     }
 
     fn tell_kept(&self, kept: &[DatasetPath], tracked: &[Tracked], is_new_package: bool) {
@@ -255,21 +248,16 @@ pub(crate) async fn track_files(
 ) -> Result<Vec<Assignment>> {
     let project = project(storage, folder);
     let sources = Sources::look(&project, datasets).await?;
-    Ok(track(context, storage, &sources, false).await?.values)
+    Ok(track(context, storage, &sources).await?.values)
 }
 
 fn project(storage: &LocalStorage, folder: &Path) -> Project {
     Project { folder: folder.to_owned(), repository: storage.root().to_owned() }
 }
 
-async fn track(
-    context: &Context,
-    storage: &LocalStorage,
-    sources: &Sources<'_>,
-    is_intact: bool,
-) -> Result<TrackReport> {
+async fn track(context: &Context, storage: &LocalStorage, sources: &Sources<'_>) -> Result<TrackReport> {
     let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
-    let tracked = sources.track(storage, &*context.clock, &mut cache, is_intact).await?;
+    let tracked = sources.track(storage, &*context.clock, &mut cache).await?;
     cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
     Ok(tracked)
 }

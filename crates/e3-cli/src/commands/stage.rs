@@ -34,7 +34,9 @@ impl Stage {
             Err(error) => return Err(error),
         };
         let storage = context.create_repository(&folder)?;
-        let (compiled, package) = context.compile(&storage, &folder, false).await?;
+        let compiler = context.compiler(&storage, &folder)?;
+        let variable = |name: &str| context.variable(name);
+        let (compiled, package) = compiler.compile(&*storage, variable).await?;
         let tracked = track_files(context, &storage, &folder, &compiled.tracked).await?;
         let before = datasets::read_roots(storage.refs(), &context.workspace).await?;
         let old = match workspaces::find(&*storage, &context.workspace).await {
@@ -45,7 +47,7 @@ impl Stage {
         let object = compiled.package;
         let package = match package {
             Some(package) => package,
-            None => packages::load(&*storage, object).await?,
+            None => compiler.complete(&*storage, &compiled, variable).await?,
         };
         let deployment = Deployment { object, package: &package, tracked: &tracked, looks: None, reset };
         let roots = deployment.applied_to(&before, old.as_ref(), context.clock.now()).roots;

@@ -194,6 +194,24 @@ fn a_pipeline_that_was_read_before_is_read_again_if_its_tasks_are_gone() {
     assert!(path.exists());
 }
 
+#[test]
+fn a_value_in_the_pipeline_that_a_task_has_spoilt_is_there_again() {
+    let project = Project::new(
+        "[inputs]\nparams = { json = { k = 1 } }\n\
+         [tasks.t]\ncommand = \"sh x.sh {params} > {output}\"\ncode = [\"x.sh\"]\n",
+    );
+    project.write("x.sh", "chmod u+w $1; echo '{}' > $1; cat $1");
+    let said = project.e3(&["run"]);
+    assert!(said.stderr.contains("staged file `inputs/params` was changed"), "{said:?}");
+    project.write("x.sh", "cat $1");
+    assert_eq!(project.run_counts(), (1, 0));
+    assert_eq!(project.done(&["get", "t"]).stdout, "{\"k\":1}");
+    std::fs::remove_file(object_path(&project, &e3_types::Hash::of(b"{\"k\":1}").to_string())).unwrap();
+    project.write("x.sh", "cat $1 $1");
+    project.done(&["plan"]);
+    assert_eq!(project.run_counts(), (1, 0));
+}
+
 fn object_path(project: &Project, hash: &str) -> std::path::PathBuf {
     project.at(".e3/objects").join(&hash[..2]).join(&hash[2..])
 }

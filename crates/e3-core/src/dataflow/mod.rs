@@ -25,6 +25,6 @@ pub use self::{
     items::ItemSpec,
     options::{DataflowError, DataflowOptions, Force, RunReport, TaskFailure},
     pattern::{NamePattern, NamePatternError},
-    settled::Standing,
+    settled::kept_if_settled,
     state::{Dataflow, DataflowPolicy, OnFailure},
 };

@@ -61,38 +61,19 @@ pub(super) async fn find(
     Ok(is_same.then_some(settled))
 }
 
-/// How a workspace stands, before anything is done to it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Standing {
-    /// Whether the last run was a complete one of this package, and no object has been removed since.
-    pub is_intact: bool,
-    /// The inputs that keep what a person has set, if neither a deployment of this package, with files that look so, nor a run of
-    /// all of it would find anything to do.
-    pub settled: Option<Vec<DatasetPath>>,
-}
-
-impl Standing {
-    /// Finds out.
-    pub async fn find(
-        storage: &dyn StorageBackend,
-        workspace: &WorkspaceName,
-        package: ObjectRef,
-        looks: Hash,
-    ) -> Result<Self, StorageError> {
-        let counter = storage.refs().change_counter(workspace).await?;
-        let found: Option<Settled> = views::read(storage.refs(), &name(workspace)).await?;
-        let Some(found) = found.filter(|found| found.package == package.hash) else {
-            return Ok(Self::default());
-        };
-        if found.objects != storage.object_stamp().await? {
-            return Ok(Self::default());
-        }
-        let mut settled = None;
-        if found.counter == counter {
-            settled = followed::kept_if_deployed(storage, workspace, package.hash, looks).await?;
-        }
-        Ok(Self { is_intact: true, settled })
+/// Whether neither a deployment of this package, with files that look so, nor a run of all of it would find anything to do; then
+/// the inputs that keep what a person has set.
+pub async fn kept_if_settled(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+    package: ObjectRef,
+    looks: Hash,
+) -> Result<Option<Vec<DatasetPath>>, StorageError> {
+    let counter = storage.refs().change_counter(workspace).await?;
+    if find(storage, workspace, counter, package.hash).await?.is_none() {
+        return Ok(None);
     }
+    Ok(followed::kept_if_deployed(storage, workspace, package.hash, looks).await?)
 }
 
 /// A run that finds nothing to do, from start to end.

@@ -131,10 +131,12 @@ pub async fn check(storage: &dyn StorageBackend, package: &Package) -> Result<()
     Ok(())
 }
 
-/// Whether all task objects of a package are in the store.
-pub async fn has_all_tasks(storage: &dyn StorageBackend, package: &Package) -> Result<bool, StorageError> {
-    let tasks: Vec<_> = package.tasks.values().map(|task| task.task).collect();
-    Ok(storage.objects().stat_many(&tasks).await?.iter().all(Option::is_some))
+/// Whether all that a package refers to is in the store: its tasks, and the defaults of its datasets.
+pub async fn is_complete(storage: &dyn StorageBackend, package: &Package) -> Result<bool, StorageError> {
+    let tasks = package.tasks.values().map(|task| task.task);
+    let defaults = package.datasets.values().filter_map(|slot| Some(slot.default?.hash));
+    let objects: Vec<_> = tasks.chain(defaults).collect();
+    Ok(storage.objects().stat_many(&objects).await?.iter().all(Option::is_some))
 }
 
 /// Puts a package object into the store, without giving it a name there.

@@ -2,8 +2,11 @@
 
 use std::num::NonZeroUsize;
 
-use e3_core::{Force, MockResponse, ObjectStoreExt, OnFailure, StorageBackend};
-use e3_testkit::{Scenario, TaskSketch, task_hash};
+use e3_core::{
+    Deployment, Force, MockResponse, ObjectStoreExt, OnFailure, StorageBackend, WorkspaceLease,
+    kept_if_settled, packages, workspaces,
+};
+use e3_testkit::{Scenario, TaskSketch, holder, task_hash};
 use e3_types::{Hash, RunState, TaskPolicy, Timestamp};
 use futures::FutureExt;
 
@@ -109,4 +112,37 @@ async fn another_package_is_another_matter() {
     let scenario = complete().await;
     scenario.deploy("main", &sketch(&[("a", &["raw"]), ("e", &["a"])])).await;
     assert_eq!(scenario.run().await.summary.executed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_is_not_done_again_while_nothing_has_happened_since() {
+    let scenario = complete().await;
+    let main = "main".parse().unwrap();
+    let storage = &*scenario.storage;
+    let object = workspaces::find(storage, &main).await.unwrap().package;
+    let package = packages::load(storage, object).await.unwrap();
+    let (looks, others) = (Some(Hash::of(b"so")), Hash::of(b"otherwise"));
+    let kept = async |looks: Hash| kept_if_settled(storage, &main, object, looks).await.unwrap();
+    let deploy = async || {
+        let lease = WorkspaceLease::acquire(storage, &main, &holder(7)).await.unwrap();
+        let deployment = Deployment { object, package: &package, tracked: &[], looks, reset: false };
+        workspaces::deploy(storage, &*scenario.options.clock, &lease, deployment).await.unwrap();
+    };
+    let same = looks.unwrap();
+    assert_eq!(kept(same).await, None, "nobody has said how the files looked");
+    deploy().await;
+    assert_eq!(kept(same).await, Some(Vec::new()));
+    assert_eq!(kept(others).await, None);
+    scenario.set("raw", "another").await;
+    assert_eq!(kept(same).await, None, "there is something to run");
+    scenario.run().await;
+    assert_eq!(kept(same).await, None, "the input is no longer what was deployed");
+    deploy().await;
+    assert_eq!(kept(same).await, Some(vec!["raw".parse().unwrap()]), "it keeps what was set");
+    let other = e3_types::ObjectRef { hash: others, ..object };
+    assert_eq!(kept_if_settled(storage, &main, other, same).await.unwrap(), None);
+    let any_time = Timestamp::from_unix_ms(u64::MAX);
+    let output = scenario.value("main", "a").await.unwrap().object.hash;
+    assert_eq!(storage.objects().delete_many(&[output], any_time).await.unwrap(), 1);
+    assert_eq!(kept(same).await, None);
 }
