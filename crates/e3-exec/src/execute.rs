@@ -112,11 +112,12 @@ impl Stopped {
     fn staging(error: StagingError) -> Self {
         let StagingError { input, name, source } = error;
         let message = format!("staging {name}: {source}");
-        match source {
-            StageError::Object(ObjectError::NotFound(object) | ObjectError::Corrupt { hash: object, .. }) => {
-                Self(Failure::InputMissing { input, object, message })
-            }
-            other => Self::error(other.class(), message),
+        match (input, source) {
+            (
+                Some(input),
+                StageError::Object(ObjectError::NotFound(object) | ObjectError::Corrupt { hash: object, .. }),
+            ) => Self(Failure::InputMissing { input, object, message }),
+            (_, other) => Self::error(other.class(), message),
         }
     }
 }

@@ -71,8 +71,8 @@ impl StageError {
 /// Why an input cannot be staged.
 #[derive(Debug)]
 pub(crate) struct StagingError {
-    /// Which, by its number among the task's.
-    pub(crate) input: u32,
+    /// Which, by its number among the task's, if it is about one of them.
+    pub(crate) input: Option<u32>,
     /// The same in words.
     pub(crate) name: String,
     pub(crate) source: StageError,
@@ -81,7 +81,7 @@ pub(crate) struct StagingError {
 impl StagingError {
     /// One that is not about one of the inputs.
     fn of_all(source: StageError) -> Self {
-        Self { input: u32::MAX, name: "the inputs".to_owned(), source }
+        Self { input: None, name: "the inputs".to_owned(), source }
     }
 }
 
@@ -173,7 +173,7 @@ pub(crate) async fn stage_inputs(
     work: &Path,
 ) -> Result<Vec<StagedFile>, StagingError> {
     let failed = |at: usize, source: StageError| StagingError {
-        input: u32::try_from(at).unwrap_or(u32::MAX),
+        input: u32::try_from(at).ok(),
         name: match task.inputs[at].name.as_ref() {
             Some(name) => format!("input `{name}`"),
             None => "the code".to_owned(),
