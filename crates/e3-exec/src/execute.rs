@@ -20,9 +20,7 @@ use e3_types::{ErrorClass, ExecutionId, Failure, Hash, ObjectRef, Sandbox, TaskL
 
 use crate::{
     command::{self, ToStart},
-    environment,
-    guard::{self, Looked},
-    output,
+    environment, guard, output,
     scratch::{Scratch, Scratches},
     stage::{StageError, StagedFile, StagingError, stage_inputs},
 };
@@ -214,7 +212,7 @@ impl Execution<'_> {
         }
         let ended = ended.map_err(|error| not_run(&command, error));
         // Looked at in any case: an altered file must be known, however the task ended.
-        let Looked { same, changed, gone } = if staged.len() <= FEW {
+        let (changed, gone) = if staged.len() <= FEW {
             guard::look(staged).map_err(|error| Unavailable::new(LOOKING, error))?
         } else {
             blocking(LOOKING, move || guard::look(staged)).await?
@@ -245,7 +243,7 @@ impl Execution<'_> {
             );
             return Err(Stopped::error(ErrorClass::User, message));
         }
-        output::adopt(self.storage, task.output, &work, &same)
+        output::adopt(self.storage, task.output, &work)
             .await
             .map_err(|error| Stopped::error(error.class(), error.to_string()))
     }

@@ -8,28 +8,17 @@ use futures::TryStreamExt;
 
 use crate::stage::StagedFile;
 
-/// What has become of the staged files.
-#[derive(Default)]
-pub(crate) struct Looked {
-    /// They are as they were.
-    pub(crate) same: Vec<StagedFile>,
-    pub(crate) changed: Vec<StagedFile>,
-    /// They are no longer there under their name.
-    pub(crate) gone: Vec<StagedFile>,
-}
-
-/// Looks at the staged files.
-pub(crate) fn look(staged: Vec<StagedFile>) -> io::Result<Looked> {
-    let mut looked = Looked::default();
+/// The staged files that were changed, and those that are no longer there under their name.
+pub(crate) fn look(staged: Vec<StagedFile>) -> io::Result<(Vec<StagedFile>, Vec<StagedFile>)> {
+    let (mut changed, mut gone) = (Vec::new(), Vec::new());
     for file in staged {
-        let list = match file.was_changed()? {
-            Some(true) => &mut looked.changed,
-            Some(false) => &mut looked.same,
-            None => &mut looked.gone,
-        };
-        list.push(file);
+        match file.was_changed()? {
+            Some(true) => changed.push(file),
+            Some(false) => {}
+            None => gone.push(file),
+        }
     }
-    Ok(looked)
+    Ok((changed, gone))
 }
 
 /// The staged files that are not what they were. The store looks at what it has of them, and whatever is altered is nobody's

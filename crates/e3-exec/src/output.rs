@@ -1,9 +1,8 @@
 //! Taking over what a task has left as its output.
 
 use std::{
-    collections::HashMap,
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +10,7 @@ use e3_core::{ObjectStoreExt, Source, StorageBackend, TreeBuilder, TreeError, Tr
 use e3_types::{ErrorClass, FileEntry, Json, Kind, ObjectRef};
 use walkdir::WalkDir;
 
-use crate::stage::{OUTPUT, StagedFile};
+use crate::stage::OUTPUT;
 
 /// The largest JSON output, in bytes. It is parsed, so it is in memory as a whole.
 const LARGEST_JSON: u64 = 64 << 20;
@@ -62,13 +61,11 @@ impl OutputError {
     }
 }
 
-/// Stores the output below the working folder `work`. Its files are moved into the store. A hard link to one of the `staged` files,
-/// which are as they were, is that file: nothing is read or written for it.
+/// Stores the output below the working folder `work`. Its files are moved into the store.
 pub(crate) async fn adopt(
     storage: &dyn StorageBackend,
     kind: Kind,
     work: &Path,
-    staged: &[StagedFile],
 ) -> Result<ObjectRef, OutputError> {
     let path = work.join(OUTPUT);
     let metadata = match fs::symlink_metadata(&path) {
@@ -82,11 +79,8 @@ pub(crate) async fn adopt(
         _ => "a device, a socket or a fifo",
     };
     match (kind, found) {
-        (Kind::File, "a file") => match Links::new(staged).find(&metadata)? {
-            Some(object) => Ok(object),
-            None => Ok(storage.objects().put(Source::Adopt(path)).await?),
-        },
-        (Kind::Dir, "a folder") => adopt_folder(storage, path, staged).await,
+        (Kind::File, "a file") => Ok(storage.objects().put(Source::Adopt(path)).await?),
+        (Kind::Dir, "a folder") => adopt_folder(storage, path).await,
         (Kind::Json, "a file") => adopt_json(storage, path, metadata.len()).await,
         (expected, found) => Err(OutputError::WrongKind { expected, found }),
     }
@@ -110,27 +104,13 @@ async fn adopt_json(
     Ok(storage.objects().put_bytes(canonical).await?)
 }
 
-async fn adopt_folder(
-    storage: &dyn StorageBackend,
-    root: PathBuf,
-    staged: &[StagedFile],
-) -> Result<ObjectRef, OutputError> {
+async fn adopt_folder(storage: &dyn StorageBackend, root: PathBuf) -> Result<ObjectRef, OutputError> {
     let walked = tokio::task::spawn_blocking(move || walk(&root)).await;
     let (mut tree, files) = walked.map_err(|error| Unavailable::new("reading a folder", error))??;
-    let mut links = Links::new(staged);
-    let (mut new, mut sources) = (Vec::new(), Vec::new());
-    for file in files {
-        let executable = file.metadata.permissions().mode() & 0o111 != 0;
-        if let Some(object) = links.find(&file.metadata)? {
-            tree.add_file(&file.relative, FileEntry { object, executable })?;
-        } else {
-            sources.push(Source::Adopt(file.path));
-            new.push((file.relative, executable));
-        }
-    }
+    let sources = files.iter().map(|file| Source::Adopt(file.path.clone())).collect();
     let objects = storage.objects().put_many(sources).await?;
-    for ((relative, executable), object) in new.into_iter().zip(objects) {
-        tree.add_file(&relative, FileEntry { object, executable })?;
+    for (file, object) in files.into_iter().zip(objects) {
+        tree.add_file(&file.relative, FileEntry { object, executable: file.executable })?;
     }
     let tree = tree.finish();
     storage.objects().put_many(tree.dirs.into_iter().map(Source::Bytes).collect()).await?;
@@ -140,37 +120,7 @@ async fn adopt_folder(
 struct Found {
     path: PathBuf,
     relative: PathBuf,
-    metadata: fs::Metadata,
-}
-
-/// The staged files by what they are in the file system.
-struct Links<'a> {
-    staged: &'a [StagedFile],
-    /// By device and inode; made when there is a file with more than one name.
-    known: Option<HashMap<(u64, u64), ObjectRef>>,
-}
-
-impl<'a> Links<'a> {
-    fn new(staged: &'a [StagedFile]) -> Self {
-        Self { staged, known: None }
-    }
-
-    /// The object of a staged file, if this is one under another name.
-    fn find(&mut self, file: &fs::Metadata) -> Result<Option<ObjectRef>, OutputError> {
-        if file.nlink() == 1 {
-            return Ok(None);
-        }
-        if self.known.is_none() {
-            let look = |staged: &StagedFile| {
-                let found =
-                    fs::symlink_metadata(&staged.path).map_err(|error| reading(&staged.path, error))?;
-                Ok::<_, OutputError>(((found.dev(), found.ino()), staged.object))
-            };
-            self.known = Some(self.staged.iter().map(look).collect::<Result<_, _>>()?);
-        }
-        let known = self.known.as_ref().and_then(|known| known.get(&(file.dev(), file.ino())));
-        Ok(known.copied())
-    }
+    executable: bool,
 }
 
 /// What a folder holds: folders and links in the tree, files in a list.
@@ -192,7 +142,7 @@ fn walk(root: &Path) -> Result<(TreeBuilder, Vec<Found>), OutputError> {
             let metadata = entry
                 .metadata()
                 .map_err(|error| Unavailable::new(format!("reading `{}`", path.display()), error))?;
-            files.push(Found { path, relative, metadata });
+            files.push(Found { relative, path, executable: metadata.permissions().mode() & 0o111 != 0 });
         } else {
             return Err(TreeError { path: relative, problem: TreeProblem::Special }.into());
         }

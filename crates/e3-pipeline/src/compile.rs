@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
 };
 
-use e3_core::{ObjectStoreExt, Source, StorageBackend, StorageError, packages};
+use e3_core::{ObjectError, ObjectStoreExt, PackageError, Source, StorageBackend, StorageError, packages};
 use e3_types::{DatasetPath, Hash, ObjectRef, Package};
 use serde::{Deserialize, Serialize};
 
@@ -79,10 +79,17 @@ impl Compiler {
         compiled: &Compiled,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Package, PipelineError> {
-        let general = |class, message| PipelineError::general(class, message);
-        let loaded = packages::load(storage, compiled.package).await;
-        let package = loaded.map_err(|error| general(error.class(), error.to_string()))?;
-        if packages::is_complete(storage, &package).await.map_err(|error| of_storage(&error))? {
+        let package = match packages::load(storage, compiled.package).await {
+            Ok(package) => Some(package),
+            // Gone since, or no longer what it was.
+            Err(PackageError::Storage(StorageError::Object(
+                ObjectError::NotFound(_) | ObjectError::Corrupt { .. },
+            ))) => None,
+            Err(error) => return Err(PipelineError::general(error.class(), error.to_string())),
+        };
+        if let Some(package) = package
+            && packages::is_complete(storage, &package).await.map_err(|error| of_storage(&error))?
+        {
             return Ok(package);
         }
         Ok(self.compile_anew(storage, environment).await?.1)

@@ -293,7 +293,15 @@ impl Inner {
                     self.keep(&from, object)?;
                     return Ok(object);
                 }
-                let object = self.put_copy(&from)?;
+                // It may be another name of an object that was staged: then nothing has to be written.
+                let known = if metadata.nlink() > 1 {
+                    let object = copy_and_hash(&mut file, &mut io::sink());
+                    let object = object.map_err(|error| failed("reading", &from, error))?;
+                    (self.size(&object.hash)? == Some(object.size)).then_some(object)
+                } else {
+                    None
+                };
+                let object = known.map_or_else(|| self.put_copy(&from), Ok)?;
                 fs::remove_file(&from).map_err(|error| failed("removing", &from, error))?;
                 Ok(object)
             }

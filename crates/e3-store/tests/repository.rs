@@ -84,6 +84,24 @@ async fn objects_are_read_only_files_under_their_hash_and_adopted_by_rename() {
 }
 
 #[tokio::test]
+async fn another_name_of_an_object_is_read_but_not_written() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let storage = create(folder.path());
+    let object = storage.objects().put_bytes(vec![b'x'; 100_000]).await.unwrap();
+    let inode = || fs::metadata(object_path(folder.path(), &object)).unwrap().ino();
+    let (before, link) = (inode(), folder.path().join("link"));
+    fs::hard_link(object_path(folder.path(), &object), &link).unwrap();
+    // Whatever is written to the store is written in there first.
+    for incoming in fs::read_dir(folder.path().join("tmp")).unwrap() {
+        fs::remove_dir_all(incoming.unwrap().path()).unwrap();
+    }
+    assert_eq!(storage.objects().put(Source::Adopt(link.clone())).await.unwrap(), object);
+    assert!(!link.exists());
+    assert_eq!(inode(), before);
+}
+
+#[tokio::test]
 async fn files_are_staged_without_copying() {
     use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir().unwrap();

@@ -206,9 +206,14 @@ fn a_value_in_the_pipeline_that_a_task_has_spoilt_is_there_again() {
     project.write("x.sh", "cat $1");
     assert_eq!(project.run_counts(), (1, 0));
     assert_eq!(project.done(&["get", "t"]).stdout, "{\"k\":1}");
-    std::fs::remove_file(object_path(&project, &e3_types::Hash::of(b"{\"k\":1}").to_string())).unwrap();
+    let params = object_path(&project, &e3_types::Hash::of(b"{\"k\":1}").to_string());
+    std::fs::remove_file(&params).unwrap();
     project.write("x.sh", "cat $1 $1");
-    project.done(&["plan"]);
+    for ask in [&["plan"][..], &["run", "--dry-run"]] {
+        project.done(ask);
+        assert!(params.exists(), "{ask:?} looks for it");
+        std::fs::remove_file(&params).unwrap();
+    }
     assert_eq!(project.run_counts(), (1, 0));
 }
 
