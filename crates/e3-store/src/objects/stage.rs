@@ -1,0 +1,113 @@
+//! Objects as files for tasks: a hard link, shared blocks, or a copy.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::atomic::Ordering,
+};
+
+use e3_core::{Access, ObjectError, StageItem};
+
+use super::{Inner, failed};
+use crate::integrity::{EXECUTABLE, PLAIN, is_sealed, seal};
+
+impl Inner {
+    /// Puts an object in its place and returns its size.
+    pub(super) fn stage(&self, item: &StageItem) -> Result<u64, ObjectError> {
+        let size = self.size_to_stage(item)?;
+        if !self.link(item, size)? {
+            self.copy(item)?;
+        }
+        Ok(size)
+    }
+
+    pub(super) fn size_to_stage(&self, item: &StageItem) -> Result<u64, ObjectError> {
+        let size = self.size(&item.hash)?.ok_or(ObjectError::NotFound(item.hash))?;
+        item.check_size(size)?;
+        Ok(size)
+    }
+
+    pub(super) fn copy(&self, item: &StageItem) -> Result<(), ObjectError> {
+        let hash = item.hash;
+        let path = self.path(&hash);
+        let mut source = File::open(&path).map_err(|error| self.missing_or(hash, "opening", error))?;
+        let mode = match (item.access, item.executable) {
+            (Access::ReadOnly, false) => PLAIN,
+            (Access::ReadOnly, true) => EXECUTABLE,
+            (Access::Private, false) => 0o644,
+            (Access::Private, true) => 0o755,
+        };
+        self.copy_to(&mut source, &item.to, mode).map_err(|error| failed("staging", &item.to, error))
+    }
+
+    /// Links an object to its place; false if it is to be private, or the file system does not want to.
+    pub(super) fn link(&self, item: &StageItem, size: u64) -> Result<bool, ObjectError> {
+        if item.access == Access::Private {
+            return Ok(false);
+        }
+        let path = self.path(&item.hash);
+        let linked = if item.executable {
+            let executable = self.executable_path(&item.hash);
+            let is_sound =
+                |metadata: fs::Metadata| is_sealed(&metadata, EXECUTABLE) && metadata.len() == size;
+            if !fs::metadata(&executable).is_ok_and(is_sound) {
+                self.make_executable(&path, &executable)?;
+            }
+            fs::hard_link(&executable, &item.to)
+        } else {
+            fs::hard_link(path, &item.to)
+        };
+        match linked {
+            Ok(()) => Ok(true),
+            Err(error)
+                // The last two where files of others must not be linked, or there are no links: a copy will do.
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::CrossesDevices
+                        | io::ErrorKind::TooManyLinks
+                        | io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::Unsupported
+                ) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(failed("staging", &item.to, error)),
+        }
+    }
+
+    /// Makes the second inode of an object, the one with the executable bit.
+    fn make_executable(&self, path: &Path, executable: &Path) -> Result<(), ObjectError> {
+        let aside = self.incoming_path().map_err(|error| failed("making", &self.folder, error))?;
+        File::open(path)
+            .and_then(|mut source| self.copy_to(&mut source, &aside, EXECUTABLE))
+            .and_then(|()| fs::rename(&aside, executable))
+            .map_err(|error| failed("making", executable, error))
+    }
+
+    /// A private copy with the modification time that all staged files have.
+    fn copy_to(&self, source: &mut File, to: &Path, mode: u32) -> io::Result<()> {
+        let mut file = File::create_new(to)?;
+        if !self.reflink(source, &file) {
+            io::copy(source, &mut file)?;
+        }
+        seal(&file, mode)
+    }
+
+    /// Makes `to` share the blocks of `from`; false if the file system cannot.
+    pub(super) fn reflink(&self, from: &File, to: &File) -> bool {
+        if self.no_reflinks.load(Ordering::Relaxed) {
+            return false;
+        }
+        #[cfg(target_os = "linux")]
+        let done = rustix::fs::ioctl_ficlone(to, from).is_ok();
+        // APFS clones by name, not by open file; std's copy uses that, so nothing is lost but the sharing here.
+        #[cfg(not(target_os = "linux"))]
+        let done = false;
+        if !done {
+            // Also where only this pair cannot be shared: a copy is always right.
+            self.no_reflinks.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+}
