@@ -3,10 +3,11 @@
 use std::{fs::File, path::Path};
 
 use e3_core::{StorageBackend, archive, packages};
-use e3_pipeline::{Project, Sources, StatCache, build};
+use e3_pipeline::build;
 use e3_types::{Hash, ObjectRef, PackageName, PackageVersion};
 use serde::Serialize;
 
+use super::run::track_files;
 use crate::{
     args::{ExportArgs, ImportArgs, PackageCommand},
     context::Context,
@@ -42,12 +43,7 @@ async fn build_package(context: &Context) -> Result<Exit> {
     let pipeline = context.pipeline(&folder)?;
     let mut built = build(&pipeline, |name| context.variable(name))?;
     let storage = context.create_repository(&folder)?;
-    let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
-    let project = Project { folder, repository: storage.root().to_owned() };
-    let sources = Sources::look(&project, &built.tracked).await?;
-    let tracked = sources.track(&*storage, &*context.clock, &mut cache).await?;
-    cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
-    for value in tracked.values {
+    for value in track_files(context, &storage, &folder, &built.tracked).await? {
         if let Some(slot) = built.package.datasets.get_mut(&value.path) {
             slot.default = Some(value.object);
         }
