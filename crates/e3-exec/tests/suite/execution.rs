@@ -238,6 +238,32 @@ async fn a_missing_input_is_an_error_that_names_the_object() {
     assert_eq!(message, format!("staging input `a`: object {missing} is not in the store"));
 }
 
+/// Who is to make it again is found by the number of the input, also for a file inside of a folder.
+#[tokio::test]
+async fn of_several_inputs_the_missing_one_is_blamed() {
+    for bench in [memory(), local()] {
+        let folder = code(&bench, &[("x", "of the folder", false), ("y", "of the folder, too", false)]).await;
+        let inputs = [bench.put("a").await, folder, bench.put("c").await, bench.put("d").await];
+        let kinds = [("a", Kind::File), ("b", Kind::Dir), ("c", Kind::File), ("d", Kind::File)];
+        let task = script("cat {a} {b}/x {c} {d} > {output}", &kinds, Kind::File);
+        for (at, bytes, name) in [(0, "a", "a"), (1, "of the folder, too", "b"), (2, "c", "c"), (3, "d", "d")]
+        {
+            let missing = Hash::of(bytes.as_bytes());
+            let any_time = e3_types::Timestamp::from_unix_ms(u64::MAX);
+            assert_eq!(bench.storage.objects().delete_many(&[missing], any_time).await.unwrap(), 1);
+            match bench.run(&task, &inputs).await.outcome {
+                Err(Failure::InputMissing { input, object, message }) => {
+                    assert_eq!((input, object), (at, missing));
+                    assert!(message.starts_with(&format!("staging input `{name}`: ")), "{message}");
+                }
+                other => panic!("{other:?}"),
+            }
+            bench.put(bytes).await;
+        }
+        assert_eq!(bench.output(&task, &inputs).await, "aof the foldercd");
+    }
+}
+
 #[tokio::test]
 async fn a_task_that_changes_a_staged_file_errs_and_the_object_is_never_served_altered() {
     let bench = local();
