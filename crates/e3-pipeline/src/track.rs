@@ -24,8 +24,10 @@ use crate::{
 
 /// How often a file that changes while it is read is read again.
 const PATIENCE: usize = 5;
-/// How many files are read in one request to the store, and how many sources are looked at in one go.
+/// How many sources are looked at in one go.
 const AT_ONCE: usize = 256;
+/// How many files are read in one request to the store.
+const READ_AT_ONCE: usize = 16 << 10;
 
 /// How a fingerprint begins. It is another one when datasets are made of files in another way.
 const LOOKS: &str = "e3 sources 1";
@@ -116,12 +118,12 @@ impl<'a> Sources<'a> {
             }
         }
         let unread = files.iter().filter(|(path, ..)| !objects.contains_key(path.as_os_str()));
-        let mut unread: Vec<(&Path, usize)> = unread.map(|(path, _, number)| (*path, *number)).collect();
+        let mut unread: Vec<_> = unread.map(|&(path, look, number)| Unread { path, look, number }).collect();
         let read = unread.len();
         for _ in 0..PATIENCE {
             unread = read_files(storage, clock, cache, unread, tracked, &mut objects).await?;
         }
-        if let Some((path, number)) = unread.first() {
+        if let Some(Unread { path, number, .. }) = unread.first() {
             let message = format!("`{}` changes while it is read: wait until it is complete", path.display());
             return Err(tracked[*number].error(ErrorClass::Environment, message));
         }
@@ -210,42 +212,49 @@ async fn walk_all(project: &Project, tracked: &[Tracked]) -> Result<Vec<Arc<Vec<
     tokio::task::spawn_blocking(walk_each).await.map_err(|error| joined(&error))?
 }
 
-/// Reads files into the store; returns those that changed meanwhile.
+/// A file that has to be read.
+#[derive(Clone, Copy)]
+struct Unread<'a> {
+    path: &'a Path,
+    /// How it looked before.
+    look: Look,
+    /// The dataset to blame for it.
+    number: usize,
+}
+
+/// Reads files into the store; returns those that changed meanwhile, with their new looks.
 async fn read_files<'a>(
     storage: &dyn StorageBackend,
     clock: &dyn Clock,
     cache: &mut StatCache,
-    files: Vec<(&'a Path, usize)>,
+    files: Vec<Unread<'a>>,
     tracked: &[Tracked],
     objects: &mut Objects<'a>,
-) -> Result<Vec<(&'a Path, usize)>, PipelineError> {
+) -> Result<Vec<Unread<'a>>, PipelineError> {
     let mut changed = Vec::new();
-    for group in files.chunks(AT_ONCE) {
+    for group in files.chunks(READ_AT_ONCE) {
         // The message names the file; the dataset to blame is the one that reads it.
         let blame = |message: String| {
-            let is_meant = |(path, _): &&(&Path, usize)| message.contains(&format!("`{}`", path.display()));
-            let (_, number) = group.iter().find(is_meant).unwrap_or(&group[0]);
-            tracked[*number].error(ErrorClass::Environment, message)
+            let is_meant = |file: &&Unread<'_>| message.contains(&format!("`{}`", file.path.display()));
+            let number = group.iter().find(is_meant).unwrap_or(&group[0]).number;
+            tracked[number].error(ErrorClass::Environment, message)
         };
-        let paths: Vec<_> = group.iter().map(|(path, _)| path.to_path_buf()).collect();
+        let paths: Vec<_> = group.iter().map(|file| file.path.to_path_buf()).collect();
         let started = clock.now();
-        let before = looks(paths.clone()).await?;
         let sources = paths.iter().cloned().map(Source::Copy).collect();
         let stored = storage.objects().put_many(sources).await.map_err(|error| match error {
             ObjectError::Unavailable(error) => blame(error.to_string()),
             other => of_object(&other),
         })?;
         let after = looks(paths).await?;
-        for (((file, before), after), object) in group.iter().zip(before).zip(after).zip(stored) {
-            let (Some(before), Some(after)) = (before, after) else {
-                changed.push(*file);
-                continue;
-            };
-            if before == after {
-                cache.remember(file.0, after, object, started);
-                objects.insert(file.0.as_os_str(), FileEntry { object, executable: after.executable });
-            } else {
-                changed.push(*file);
+        for ((file, after), object) in group.iter().zip(after).zip(stored) {
+            match after {
+                Some(after) if after == file.look => {
+                    cache.remember(file.path, after, object, started);
+                    objects.insert(file.path.as_os_str(), FileEntry { object, executable: after.executable });
+                }
+                Some(look) => changed.push(Unread { look, ..*file }),
+                None => changed.push(*file),
             }
         }
     }
@@ -253,9 +262,13 @@ async fn read_files<'a>(
 }
 
 async fn looks(paths: Vec<PathBuf>) -> Result<Vec<Option<Look>>, PipelineError> {
-    let look =
-        move || paths.iter().map(|path| fs::metadata(path).ok().map(|found| Look::of(&found))).collect();
-    tokio::task::spawn_blocking(look).await.map_err(|error| joined(&error))
+    let look = |path: &PathBuf| fs::metadata(path).ok().map(|found| Look::of(&found));
+    let look_at_all = move || {
+        let groups: Vec<&[PathBuf]> = paths.chunks(AT_ONCE).collect();
+        parallel::for_each(groups, |group| Ok(group.iter().map(look).collect::<Vec<_>>()))
+    };
+    let looks = tokio::task::spawn_blocking(look_at_all).await.map_err(|error| joined(&error))??;
+    Ok(looks.into_iter().flatten().collect())
 }
 
 /// The object of a dataset; the `dir` objects that it needs go to `dirs`.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::storage::OpenError;
 
 /// The version of the folder's layout, of the tables and of the records. Another one is refused, never guessed at.
-pub(crate) const FORMAT: i64 = 3;
+pub(crate) const FORMAT: i64 = 4;
 
 /// "e3db" as `SQLite`'s application id: says that the file is ours.
 const APPLICATION: i64 = 0x6533_6462;
@@ -20,6 +20,7 @@ const APPLICATION: i64 = 0x6533_6462;
 const TABLES: &str = "
     CREATE TABLE refs (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE counters (workspace TEXT PRIMARY KEY, changes INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE small (hash BLOB PRIMARY KEY, put INTEGER NOT NULL, bytes BLOB NOT NULL) WITHOUT ROWID;
 ";
 
 /// How long a connection waits for another process's transaction. These take milliseconds.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! .e3/
-//!   db.sqlite            refs (packages, workspaces, executions, results, runs, events)
+//!   db.sqlite            refs (packages, workspaces, executions, results, runs, events), and small objects that came together
 //!   objects/ab/cdef...   object bodies, read-only; `cdef....x` is the same object with the executable bit
 //!   logs/ab/ID.stdout    what executions print
 //!   owners/ID.lock       one for each process that is at work here, locked as long as it lives; ID.json says who it is

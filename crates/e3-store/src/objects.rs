@@ -1,8 +1,11 @@
 //! Objects as files: written aside and renamed, handed out as reflink, hard link or copy.
 
+pub(crate) mod small;
 mod stage;
+mod sweep;
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
     ops::Range,
@@ -25,13 +28,19 @@ use crate::{
     integrity::{PLAIN, Quarantine, hash_file, is_sealed, open_in_any_mode, seal},
     owner::Owners,
     stamp::stamp,
+    writer::Told,
 };
+
+use small::{SmallObjects, small_bytes};
+use sweep::entries;
 
 /// How much is read or hashed at once, in bytes.
 const CHUNK: usize = 256 << 10;
 /// So many objects, and so many bytes, are no reason to go to a thread that may block: that costs more than the work.
 const FEW: usize = 32;
 const LITTLE: u64 = 64 << 10;
+/// How many sources are brought in before what becomes rows of them is written.
+const AT_ONCE: usize = 4096;
 
 /// Objects as files under one folder.
 #[derive(Debug)]
@@ -42,6 +51,7 @@ struct Inner {
     folder: PathBuf,
     quarantine: Quarantine,
     owners: Arc<Owners>,
+    small: SmallObjects,
     /// Numbers the files on their way in.
     drawn: AtomicU64,
     /// The file system of the store.
@@ -51,11 +61,17 @@ struct Inner {
 }
 
 impl LocalObjects {
-    pub(crate) fn new(folder: PathBuf, quarantine: PathBuf, owners: Arc<Owners>) -> Self {
+    pub(crate) fn new(
+        folder: PathBuf,
+        quarantine: PathBuf,
+        owners: Arc<Owners>,
+        small: SmallObjects,
+    ) -> Self {
         Self(Arc::new(Inner {
             folder,
             quarantine: Quarantine(quarantine),
             owners,
+            small,
             drawn: AtomicU64::new(0),
             device: OnceLock::new(),
             no_reflinks: AtomicBool::new(false),
@@ -92,19 +108,61 @@ impl LocalObjects {
     }
 
     pub(crate) async fn put_aside(&self, hashes: Vec<Hash>) -> Result<(), ObjectError> {
-        self.blocking(move |inner| {
-            for hash in &hashes {
-                let path = inner.path(hash);
-                let judged = inner.quarantine.judge(hash, &path, || inner.incoming_path());
+        let judge = move |inner: &Inner| {
+            let mut rows = Vec::new();
+            for hash in hashes {
+                let path = inner.path(&hash);
+                let judged = inner.quarantine.judge(&hash, &path, || inner.incoming_path());
                 judged.map_err(|error| failed("reading", &path, error))?;
+                rows.extend(inner.judge_row(&hash)?.then_some(hash));
             }
-            Ok(())
-        })
-        .await
+            Ok(rows)
+        };
+        let rows = self.blocking(judge).await?;
+        if rows.is_empty() { Ok(()) } else { self.forget_rows(rows).await }
+    }
+
+    /// Removes rows, and lets whoever has a stamp know.
+    async fn forget_rows(&self, rows: Vec<Hash>) -> Result<(), ObjectError> {
+        self.0.small.forget(rows.clone()).await?;
+        self.blocking(move |inner| inner.tell_of_removal(&rows)).await
     }
 
     pub(crate) async fn drop_altered_copies(&self) -> Result<u64, ObjectError> {
         self.blocking(Inner::drop_altered_copies).await
+    }
+
+    /// Brings in many: while the rows of one group are written, the next one is read.
+    async fn put_all(&self, mut sources: Vec<Source>) -> Result<Vec<ObjectRef>, ObjectError> {
+        let mut objects = Vec::with_capacity(sources.len());
+        let mut written: Option<Told> = None;
+        while !sources.is_empty() {
+            let rest = sources.split_off(sources.len().min(AT_ONCE));
+            let group = std::mem::replace(&mut sources, rest);
+            let taken = self.blocking(|inner| parallel::for_each(group, |source| inner.take(source))).await?;
+            let mut rows = Vec::new();
+            for taken in taken {
+                objects.push(match taken {
+                    Taken::Kept(object) => object,
+                    Taken::Small(object, bytes) => {
+                        rows.push((object.hash, bytes));
+                        object
+                    }
+                });
+            }
+            // In order: neighbours share a page.
+            rows.sort_unstable_by_key(|(hash, _)| *hash);
+            if let Some(told) = written.take() {
+                told.wait().await?;
+            }
+            if !rows.is_empty() {
+                written = Some(self.0.small.put(rows).await?);
+            }
+        }
+        if let Some(told) = written {
+            told.wait().await?;
+        }
+        Ok(objects)
     }
 
     /// Writes a stream into a file of its own.
@@ -137,20 +195,31 @@ impl ObjectStore for LocalObjects {
         if is_quick {
             return ready.into_iter().map(|source| self.0.put(source)).collect();
         }
-        self.blocking(move |inner| parallel::for_each(ready, |source| inner.put(source))).await
+        if ready.len() <= FEW {
+            return self.blocking(|inner| parallel::for_each(ready, |source| inner.put(source))).await;
+        }
+        self.put_all(ready).await
     }
 
     async fn get(&self, hash: &Hash, range: Range<u64>) -> Result<ByteStream, ObjectError> {
         let hash = *hash;
         let opened = self.work(true, move |inner| {
             let path = inner.path(&hash);
-            let size = inner.size(&hash)?.ok_or(ObjectError::NotFound(hash))?;
+            let Some(size) = inner.file_size(&hash)? else {
+                let bytes = inner.small.get(&hash)?.ok_or(ObjectError::NotFound(hash))?;
+                let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+                let (start, end) = (place(range.start), place(range.end));
+                return Ok(Opened::Row(bytes.slice(start..end.max(start))));
+            };
             let mut file = File::open(&path).map_err(|error| inner.missing_or(hash, "opening", error))?;
             file.seek(SeekFrom::Start(range.start)).map_err(|error| failed("reading", &path, error))?;
             let left = size.min(range.end).saturating_sub(range.start);
-            Ok((file.take(range.end.saturating_sub(range.start)), path, left))
+            Ok(Opened::File { file: file.take(range.end.saturating_sub(range.start)), path, left })
         });
-        let (mut file, path, left) = opened.await?;
+        let (mut file, path, left) = match opened.await? {
+            Opened::Row(bytes) => return Ok(stream::iter([Ok(bytes)]).boxed()),
+            Opened::File { file, path, left } => (file, path, left),
+        };
         if left <= LITTLE {
             let mut whole = Vec::new();
             file.read_to_end(&mut whole).map_err(|error| failed("reading", &path, error))?;
@@ -204,7 +273,7 @@ impl ObjectStore for LocalObjects {
         if hashes.len() <= FEW {
             return hashes.iter().map(|hash| self.0.size(hash)).collect();
         }
-        self.blocking(move |inner| parallel::for_each(hashes, |hash| inner.size(&hash))).await
+        self.blocking(move |inner| inner.sizes(hashes)).await
     }
 
     async fn list(&self) -> Result<BoxStream<'static, Result<ObjectRef, ObjectError>>, ObjectError> {
@@ -214,15 +283,44 @@ impl ObjectStore for LocalObjects {
 
     async fn delete_many(&self, hashes: &[Hash], older_than: Timestamp) -> Result<u64, ObjectError> {
         let hashes = hashes.to_vec();
-        self.blocking(move |inner| {
-            let mut deleted = 0;
-            for hash in &hashes {
-                deleted += u64::from(inner.delete(hash, older_than)?);
+        let deleted = self.blocking(move |inner| {
+            // A file that was staged lately speaks for its row as well.
+            let mut rows = inner.small.older(&hashes, older_than)?;
+            let mut spared = HashSet::new();
+            for hash in &rows {
+                if inner.is_younger(hash, older_than)? {
+                    spared.insert(*hash);
+                }
             }
-            Ok(deleted)
-        })
-        .await
+            rows.retain(|hash| !spared.contains(hash));
+            let mut gone = HashSet::new();
+            for hash in &hashes {
+                if inner.delete(hash, older_than)? {
+                    gone.insert(*hash);
+                }
+            }
+            Ok((rows, gone))
+        });
+        let (rows, mut gone) = deleted.await?;
+        if !rows.is_empty() {
+            gone.extend(rows.iter().copied());
+            self.forget_rows(rows).await?;
+        }
+        Ok(gone.len() as u64)
     }
+}
+
+/// An object that is about to be read.
+enum Opened {
+    Row(Bytes),
+    File { file: io::Take<File>, path: PathBuf, left: u64 },
+}
+
+/// A source that has been read.
+enum Taken {
+    Kept(ObjectRef),
+    /// It is to become a row.
+    Small(ObjectRef, Bytes),
 }
 
 /// Whether putting these takes some microseconds.
@@ -267,7 +365,7 @@ impl Inner {
         match source {
             Source::Bytes(bytes) => {
                 let object = ObjectRef::of(&bytes);
-                if self.size(&object.hash)? == Some(object.size) {
+                if self.file_size(&object.hash)? == Some(object.size) {
                     return Ok(object);
                 }
                 self.put_new(|file, path| {
@@ -299,7 +397,7 @@ impl Inner {
                 let known = if metadata.nlink() > 1 {
                     let object = copy_and_hash(&mut file, &mut io::sink());
                     let object = object.map_err(|error| failed("reading", &from, error))?;
-                    (self.size(&object.hash)? == Some(object.size)).then_some(object)
+                    (self.file_size(&object.hash)? == Some(object.size)).then_some(object)
                 } else {
                     None
                 };
@@ -353,82 +451,50 @@ impl Inner {
     /// Moves a finished, sealed file to its place. If the object is there already, the file is removed.
     fn keep(&self, from: &Path, object: ObjectRef) -> Result<(), ObjectError> {
         let to = self.path(&object.hash);
-        if self.size(&object.hash)? == Some(object.size) {
+        if self.file_size(&object.hash)? == Some(object.size) {
             return fs::remove_file(from).map_err(|error| failed("removing", from, error));
         }
         with_parent(&to, || fs::rename(from, &to)).map_err(|error| failed("storing", &to, error))
     }
 
+    /// Brings a source in, one of many.
+    fn take(&self, source: Source) -> Result<Taken, ObjectError> {
+        let small = small_bytes(&source).map_err(|error| match &source {
+            Source::Copy(path) => failed("reading", path, error),
+            _ => Unavailable::new("reading an object", error).into(),
+        });
+        match small? {
+            Some(bytes) => Ok(Taken::Small(ObjectRef::of(&bytes), bytes)),
+            None => self.put(source).map(Taken::Kept),
+        }
+    }
+
     /// The size of an object; none if it is not there, or is not what it was.
     fn size(&self, hash: &Hash) -> Result<Option<u64>, ObjectError> {
+        match self.file_size(hash)? {
+            None => Ok(self.small.sizes(&[*hash])?[0]),
+            found => Ok(found),
+        }
+    }
+
+    /// The sizes of many.
+    fn sizes(&self, hashes: Vec<Hash>) -> Result<Vec<Option<u64>>, ObjectError> {
+        let mut sizes = self.small.sizes(&hashes)?;
+        let missing: Vec<usize> = (0..sizes.len()).filter(|place| sizes[*place].is_none()).collect();
+        let size = |place: usize| self.file_size(&hashes[place]).map(|size| (place, size));
+        for (place, size) in parallel::for_each(missing, size)? {
+            sizes[place] = size;
+        }
+        Ok(sizes)
+    }
+
+    /// The size of an object that has a file.
+    fn file_size(&self, hash: &Hash) -> Result<Option<u64>, ObjectError> {
         let path = self.path(hash);
         self.quarantine
             .sound_size(hash, &path, || self.incoming_path())
             .map_err(|error| failed("reading", &path, error))
     }
-
-    fn list(&self) -> Result<Vec<ObjectRef>, ObjectError> {
-        let mut objects = Vec::new();
-        for folder in entries(&self.folder)? {
-            let Some(start) = folder.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
-                continue;
-            };
-            for path in entries(&folder)? {
-                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                let Ok(hash) = format!("{start}{name}").parse() else { continue };
-                objects.extend(self.size(&hash)?.map(|size| ObjectRef { hash, size }));
-            }
-        }
-        Ok(objects)
-    }
-
-    fn drop_altered_copies(&self) -> Result<u64, ObjectError> {
-        let mut dropped = 0;
-        for folder in entries(&self.folder)? {
-            for path in
-                entries(&folder)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "x"))
-            {
-                let (start, name) = (folder.file_name(), path.file_stem());
-                let (Some(start), Some(name)) = (start, name) else { continue };
-                let hash = format!("{}{}", start.to_string_lossy(), name.to_string_lossy()).parse::<Hash>();
-                let found = hash_file(&path).map_err(|error| failed("reading", &path, error))?;
-                if hash.is_ok_and(|hash| hash != found.hash) {
-                    fs::remove_file(&path).map_err(|error| failed("removing", &path, error))?;
-                    dropped += 1;
-                }
-            }
-        }
-        Ok(dropped)
-    }
-
-    /// The time of the last link counts as use: an object that was staged since is spared.
-    fn delete(&self, hash: &Hash, older_than: Timestamp) -> Result<bool, ObjectError> {
-        let path = self.path(hash);
-        let metadata = match fs::metadata(&path) {
-            Err(error) if is_missing(&error) => return Ok(false),
-            other => other.map_err(|error| failed("reading", &path, error))?,
-        };
-        let changed_ms = metadata.ctime() * 1000 + metadata.ctime_nsec() / 1_000_000;
-        if u64::try_from(changed_ms).unwrap_or(0) >= older_than.unix_ms() {
-            return Ok(false);
-        }
-        for path in [self.executable_path(hash), path] {
-            match fs::remove_file(&path) {
-                Err(error) if !is_missing(&error) => return Err(failed("deleting", &path, error)),
-                _ => {}
-            }
-        }
-        Ok(true)
-    }
-}
-
-/// The paths in a folder; none if it is not there.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, ObjectError> {
-    let read = match fs::read_dir(folder) {
-        Err(error) if is_missing(&error) => return Ok(Vec::new()),
-        other => other.map_err(|error| failed("listing", folder, error))?,
-    };
-    read.map(|entry| Ok(entry.map_err(|error| failed("listing", folder, error))?.path())).collect()
 }
 
 /// Copies all bytes and says what object they are.

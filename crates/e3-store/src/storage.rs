@@ -19,7 +19,7 @@ use crate::{
     database::{self, Readers},
     leases::LocalLeases,
     logs::LocalLogs,
-    objects::LocalObjects,
+    objects::{LocalObjects, small::SmallObjects},
     owner::Owners,
     refs::LocalRefs,
     writer::Writer,
@@ -127,7 +127,12 @@ impl LocalStorage {
         let writer = Arc::new(Writer::start(connection, path).map_err(failed)?);
         Ok(Self {
             root: root.clone(),
-            objects: LocalObjects::new(root.join("objects"), root.join("quarantine"), Arc::clone(&owners)),
+            objects: LocalObjects::new(
+                root.join("objects"),
+                root.join("quarantine"),
+                Arc::clone(&owners),
+                SmallObjects::new(Arc::clone(&readers), Arc::clone(&writer)),
+            ),
             refs: LocalRefs { writer, readers },
             logs: LocalLogs { folder: root.join("logs") },
             leases: LocalLeases::new(root.join("leases.lock"), Arc::clone(&owners)),

@@ -5,19 +5,42 @@
 
 use std::{collections::BTreeSet, path::PathBuf, thread::JoinHandle};
 
+use bytes::Bytes;
 use e3_core::{RefChange, RefError, Unavailable};
+use e3_types::Hash;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::database::unavailable;
+use crate::{database::unavailable, objects::small};
 
 /// How many requests may be waiting before callers have to.
 const QUEUE: usize = 1024;
 
 /// What callers ask for.
 struct Request {
-    changes: Vec<RefChange>,
+    work: Work,
     reply: oneshot::Sender<Result<(), RefError>>,
+}
+
+enum Work {
+    Change(Vec<RefChange>),
+    Put(Vec<(Hash, Bytes)>),
+    Forget(Vec<Hash>),
+}
+
+/// The answer to a request, which may be awaited later.
+#[derive(Debug)]
+pub(crate) struct Told(oneshot::Receiver<Result<(), RefError>>);
+
+impl Told {
+    /// Waits until it is done; for what has no precondition.
+    pub(crate) async fn wait(self) -> Result<(), Unavailable> {
+        match self.0.await.map_err(|_| stopped())? {
+            Err(RefError::Unavailable(error)) => Err(error),
+            Err(other) => Err(Unavailable::new("writing to the repository", other)),
+            Ok(()) => Ok(()),
+        }
+    }
 }
 
 /// The handle of the writer thread. Dropping it waits until all that was asked for is done.
@@ -38,14 +61,24 @@ impl Writer {
 
     /// Makes changes of refs, all or none.
     pub(crate) async fn write(&self, changes: Vec<RefChange>) -> Result<(), RefError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Request { changes, reply }).await?;
-        answer.await.map_err(|_| stopped())?
+        self.ask(Work::Change(changes)).await?.0.await.map_err(|_| stopped())?
     }
 
-    async fn send(&self, request: Request) -> Result<(), Unavailable> {
+    /// Writes small objects.
+    pub(crate) async fn put_small(&self, objects: Vec<(Hash, Bytes)>) -> Result<Told, Unavailable> {
+        self.ask(Work::Put(objects)).await
+    }
+
+    /// Removes small objects.
+    pub(crate) async fn forget_small(&self, hashes: Vec<Hash>) -> Result<Told, Unavailable> {
+        self.ask(Work::Forget(hashes)).await
+    }
+
+    async fn ask(&self, work: Work) -> Result<Told, Unavailable> {
+        let (reply, answer) = oneshot::channel();
         let requests = self.requests.as_ref().ok_or_else(stopped)?;
-        requests.send(request).await.map_err(|_| stopped())
+        requests.send(Request { work, reply }).await.map_err(|_| stopped())?;
+        Ok(Told(answer))
     }
 }
 
@@ -99,7 +132,11 @@ impl Worker {
 
     fn commit(&mut self, group: &[Request]) -> rusqlite::Result<Vec<Result<(), RefError>>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let outcomes = group.iter().map(|request| change_refs(&transaction, &request.changes));
+        let outcomes = group.iter().map(|request| match &request.work {
+            Work::Change(changes) => change_refs(&transaction, changes),
+            Work::Put(objects) => small::insert(&transaction, objects).map(Ok),
+            Work::Forget(hashes) => small::remove(&transaction, hashes).map(Ok),
+        });
         let outcomes = outcomes.collect::<rusqlite::Result<_>>()?;
         transaction.commit()?;
         Ok(outcomes)

@@ -31,6 +31,7 @@ macro_rules! storage_conformance {
                 adopt_moves_and_copy_leaves,
                 stage_makes_files_with_their_modes,
                 list_and_delete,
+                many_at_once,
                 concurrent_puts_of_one_object
             ]
         );

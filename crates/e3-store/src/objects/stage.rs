@@ -7,7 +7,8 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use e3_core::{Access, ObjectError, StageItem};
+use e3_core::{Access, ObjectError, Source, StageItem};
+use e3_types::{Hash, ObjectRef};
 
 use super::{Inner, failed};
 use crate::integrity::{EXECUTABLE, PLAIN, is_sealed, seal};
@@ -23,9 +24,24 @@ impl Inner {
     }
 
     pub(super) fn size_to_stage(&self, item: &StageItem) -> Result<u64, ObjectError> {
-        let size = self.size(&item.hash)?.ok_or(ObjectError::NotFound(item.hash))?;
+        let size = match self.file_size(&item.hash)? {
+            None => self.make_file(&item.hash)?,
+            found => found,
+        };
+        let size = size.ok_or(ObjectError::NotFound(item.hash))?;
         item.check_size(size)?;
         Ok(size)
+    }
+
+    /// Gives an object that is a row its file, and returns its size; none if there is no such row.
+    fn make_file(&self, hash: &Hash) -> Result<Option<u64>, ObjectError> {
+        let Some(bytes) = self.small.get(hash)? else { return Ok(None) };
+        let object = ObjectRef::of(&bytes);
+        if object.hash != *hash {
+            let message = format!("its row in the database has other bytes: {}", object.hash);
+            return Err(ObjectError::Corrupt { hash: *hash, message });
+        }
+        self.put(Source::Bytes(bytes)).map(|object| Some(object.size))
     }
 
     pub(super) fn copy(&self, item: &StageItem) -> Result<(), ObjectError> {

@@ -163,6 +163,93 @@ pub async fn list_and_delete(fixture: &Fixture) {
     }
 }
 
+/// Many that are put at once are objects like any others, whatever a store does to keep them cheaply.
+pub async fn many_at_once(fixture: &Fixture) {
+    let store = fixture.storage.objects();
+    let bytes = |number: usize| Bytes::from(vec![b'0' + u8::try_from(number % 10).unwrap(); number]);
+    let file = |number: usize| fixture.folder.path().join(format!("source {number}"));
+    let count = 300;
+    let put = async || {
+        let mut sources = vec![Source::Bytes(large())];
+        for number in 0..count {
+            sources.push(if number % 2 == 0 {
+                Source::Bytes(bytes(number * 20))
+            } else {
+                fs::write(file(number), bytes(number * 20)).unwrap();
+                Source::Copy(file(number))
+            });
+        }
+        store.put_many(sources).await.unwrap()
+    };
+    let objects = put().await;
+    assert_eq!(objects[0], ObjectRef::of(&large()));
+    for (number, object) in objects[1..].iter().enumerate() {
+        assert_eq!(*object, ObjectRef::of(&bytes(number * 20)), "{number}");
+    }
+    assert_eq!(put().await, objects);
+    fs::write(file(1), "changed").unwrap();
+
+    // Through another handle, one by one and together.
+    let other = fixture.other.objects();
+    let hashes: Vec<Hash> = objects.iter().map(|object| object.hash).collect();
+    let sizes: Vec<_> = objects.iter().map(|object| Some(object.size)).collect();
+    assert_eq!(other.stat_many(&hashes).await.unwrap(), sizes);
+    assert_eq!(other.stat(&hashes[2]).await.unwrap(), Some(20));
+    assert_eq!(other.get_bytes(&hashes[2], 100).await.unwrap(), bytes(20));
+    let read = async |range: std::ops::Range<u64>| {
+        let pieces: Vec<Bytes> = other.get(&hashes[2], range).await.unwrap().try_collect().await.unwrap();
+        pieces.concat().len()
+    };
+    assert_eq!((read(5..10).await, read(15..99).await, read(30..40).await, read(3..3).await), (5, 5, 0, 0));
+    let (first, last) = (10, 0);
+    assert!(read(first..last).await == 0, "a range that ends before it begins is empty");
+    let error = other.get_bytes(&hashes[2], 19).await.unwrap_err();
+    assert!(matches!(error, ObjectError::TooLarge { size: 20, limit: 19, .. }), "{error}");
+    let mut all = objects.clone();
+    all.sort_by_key(|object| object.hash);
+    all.dedup();
+    assert_eq!(listed(other).await, all);
+
+    // As files, one by one and together.
+    let stage = async |folder: &str, numbers: &[usize]| {
+        let folder = fixture.folder.path().join(folder);
+        fs::create_dir(&folder).unwrap();
+        let to = |number: usize| folder.join(number.to_string());
+        let item = |&number: &usize| {
+            let (access, executable) = (Access::ReadOnly, number % 3 == 0);
+            StageItem { hash: hashes[number], size: None, to: to(number), access, executable }
+        };
+        let items: Vec<_> = numbers.iter().map(item).collect();
+        let staged = other.stage_many(&items).await.unwrap();
+        for (&number, size) in numbers.iter().zip(staged) {
+            let metadata = fs::metadata(to(number)).unwrap();
+            assert_eq!((Some(size), metadata.len()), (sizes[number], size));
+            let mode = if number % 3 == 0 { 0o555 } else { 0o444 };
+            assert_eq!(metadata.permissions().mode() & 0o7777, mode);
+            let modified = metadata.modified().unwrap().duration_since(UNIX_EPOCH).unwrap();
+            assert_eq!((modified.as_secs(), modified.subsec_nanos()), (Source::MODIFIED_SECONDS, 0));
+            assert_eq!(Hash::of(&fs::read(to(number)).unwrap()), hashes[number]);
+        }
+    };
+    stage("few", &[2, 3]).await;
+    let everyone: Vec<usize> = (0..hashes.len()).collect();
+    stage("many", &everyone).await;
+    assert_eq!(listed(store).await, all, "each is listed once");
+
+    // One that has a file of its own now, one that has none.
+    let some_day = Timestamp::from_unix_ms(u64::MAX);
+    let lonely = store.put_many((0..100).map(|number| Source::Bytes(bytes(5000 - number))).collect()).await;
+    let lonely: Vec<Hash> = lonely.unwrap().iter().map(|object| object.hash).collect();
+    assert_eq!(store.delete_many(&lonely, Timestamp::from_unix_ms(1)).await.unwrap(), 0, "they are younger");
+    for hash in [hashes[4], lonely[60], lonely[99]] {
+        let stamp = fixture.storage.object_stamp().await.unwrap();
+        assert_eq!(other.delete_many(&[hash], some_day).await.unwrap(), 1);
+        assert_ne!(fixture.storage.object_stamp().await.unwrap(), stamp);
+        assert_eq!(store.stat_many(&[hash]).await.unwrap(), [None]);
+        assert_eq!(other.delete_many(&[hash], some_day).await.unwrap(), 0);
+    }
+}
+
 async fn listed(store: &dyn ObjectStore) -> Vec<ObjectRef> {
     let mut all: Vec<ObjectRef> = store.list().await.unwrap().try_collect().await.unwrap();
     all.sort_by_key(|object| object.hash);
