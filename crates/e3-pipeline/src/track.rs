@@ -27,7 +27,7 @@ const PATIENCE: usize = 5;
 /// How many sources are looked at in one go.
 const AT_ONCE: usize = 256;
 /// How many files are read in one request to the store.
-const READ_AT_ONCE: usize = 16 << 10;
+const READ_AT_ONCE: usize = 32 << 10;
 
 /// How a fingerprint begins. It is another one when datasets are made of files in another way.
 const LOOKS: &str = "e3 sources 1";

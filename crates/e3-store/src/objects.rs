@@ -40,7 +40,7 @@ const CHUNK: usize = 256 << 10;
 const FEW: usize = 32;
 const LITTLE: u64 = 64 << 10;
 /// How many sources are brought in before what becomes rows of them is written.
-const AT_ONCE: usize = 4096;
+const AT_ONCE: usize = 8192;
 
 /// Objects as files under one folder.
 #[derive(Debug)]

@@ -17,13 +17,19 @@ use e3_core::{Source, Unavailable};
 use e3_types::{Hash, ObjectRef, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 
+#[cfg(target_os = "linux")]
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
+
 use crate::{
     database::Readers,
     writer::{Told, Writer},
 };
 
 /// The largest object that becomes a row, in bytes: a page of the database, and a block of most file systems.
-const SMALL: u64 = 4 << 10;
+const SMALL: usize = 4 << 10;
 
 /// The small objects of a repository.
 #[derive(Debug)]
@@ -102,22 +108,37 @@ impl SmallObjects {
 /// The bytes of a source that may become a row.
 pub(super) fn small_bytes(source: &Source) -> io::Result<Option<Bytes>> {
     match source {
-        Source::Bytes(bytes) => Ok((bytes.len() as u64 <= SMALL).then(|| bytes.clone())),
+        Source::Bytes(bytes) => Ok((bytes.len() <= SMALL).then(|| bytes.clone())),
         Source::Copy(path) => read_small(path),
         Source::Adopt(_) | Source::Stream(_) => Ok(None),
     }
 }
 
 fn read_small(path: &Path) -> io::Result<Option<Bytes>> {
-    let file = File::open(path)?;
-    let size = file.metadata()?.len();
-    if size > SMALL {
-        return Ok(None);
+    let mut file = open_quietly(path)?;
+    // To ask for its size costs as much as to read it.
+    let mut buffer = [0; SMALL + 1];
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => return Ok(Some(Bytes::copy_from_slice(&buffer[..filled]))),
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
-    // It may be growing.
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    file.take(SMALL + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= SMALL).then(|| Bytes::from(bytes)))
+    Ok(None)
+}
+
+/// Opens a file for reading without a note of it in the file's access time, which would be written for each of them.
+fn open_quietly(path: &Path) -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME, Mode::empty()) {
+        // Only the owner of a file may do so.
+        Err(Errno::PERM) => {}
+        other => return Ok(File::from(other?)),
+    }
+    File::open(path)
 }
 
 /// Writes objects in the transaction of a connection.
