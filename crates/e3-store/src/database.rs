@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -25,6 +25,9 @@ const TABLES: &str = "
 
 /// How long a connection waits for another process's transaction. These take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much of the database a connection keeps in memory at most, in KiB.
+const CACHE_KIB: i64 = 8 << 10;
 
 /// How often the mode of a new database is asked for: others may be faster, each of them once.
 const TRIES: usize = 100;
@@ -80,6 +83,7 @@ fn connect(path: &Path, create: bool) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     // In pages of 4 KiB. Each checkpoint waits for the disk; records that change often are written back once in it.
     connection.pragma_update(None, "wal_autocheckpoint", 8000)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
@@ -99,15 +103,33 @@ fn use_wal(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// Connections for readers, opened on demand and used again.
+///
+/// What one connection writes makes the pages that others have in memory worthless, but not its own. So who reads a row or two,
+/// as every task does, asks the writer's connection if the writer does not need it just then.
 #[derive(Debug)]
 pub(crate) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    of_writer: Arc<Mutex<Connection>>,
 }
 
 impl Readers {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::new(Vec::new()) }
+    pub(crate) fn new(path: PathBuf, of_writer: Arc<Mutex<Connection>>) -> Self {
+        Self { path, idle: Mutex::new(Vec::new()), of_writer }
+    }
+
+    /// The same as `with`, for what takes some microseconds.
+    pub(crate) fn with_any<T>(
+        &self,
+        doing: &str,
+        read: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, Unavailable> {
+        match self.of_writer.try_lock() {
+            Ok(mut connection) => {
+                read(&mut connection).map_err(|error| unavailable(doing, &self.path, error))
+            }
+            Err(_) => self.with(doing, read),
+        }
     }
 
     /// Calls `read` with a connection on which no transaction is open.

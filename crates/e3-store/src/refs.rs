@@ -89,7 +89,7 @@ impl LocalRefs {
         read: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, RefError> {
         if is_quick {
-            return Ok(self.readers.with(doing, read)?);
+            return Ok(self.readers.with_any(doing, read)?);
         }
         let readers = Arc::clone(&self.readers);
         let done = tokio::task::spawn_blocking(move || readers.with(doing, read)).await;

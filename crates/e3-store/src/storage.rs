@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
@@ -123,7 +123,8 @@ impl LocalStorage {
         let path = root.join(DATABASE);
         let connection = database::open(&path, create)?;
         let owners = Arc::new(Owners::new(root, clock.new_owner()));
-        let readers = Arc::new(Readers::new(path.clone()));
+        let connection = Arc::new(Mutex::new(connection));
+        let readers = Arc::new(Readers::new(path.clone(), Arc::clone(&connection)));
         let writer = Arc::new(Writer::start(connection, path).map_err(failed)?);
         Ok(Self {
             root: root.clone(),

@@ -3,7 +3,12 @@
 //! A transaction costs about the same whether it holds one change or a hundred, and `SQLite` has one writer anyway.
 //! Callers wait for their own change; the scheduler waits for nobody.
 
-use std::{collections::BTreeSet, path::PathBuf, thread::JoinHandle};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
 
 use bytes::Bytes;
 use e3_core::{RefChange, RefError, Unavailable};
@@ -51,7 +56,8 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(connection: Connection, path: PathBuf) -> std::io::Result<Self> {
+    /// Starts the thread; between two transactions of it others may read through its connection.
+    pub(crate) fn start(connection: Arc<Mutex<Connection>>, path: PathBuf) -> std::io::Result<Self> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let worker = Worker { connection, path };
         let thread =
@@ -98,12 +104,12 @@ fn stopped() -> Unavailable {
 }
 
 struct Worker {
-    connection: Connection,
+    connection: Arc<Mutex<Connection>>,
     path: PathBuf,
 }
 
 impl Worker {
-    fn work(mut self, mut queue: mpsc::Receiver<Request>) {
+    fn work(self, mut queue: mpsc::Receiver<Request>) {
         while let Some(first) = queue.blocking_recv() {
             let mut group = vec![first];
             while group.len() < QUEUE
@@ -116,7 +122,7 @@ impl Worker {
     }
 
     /// Serves a group of requests in one transaction and answers when it is committed.
-    fn serve(&mut self, group: Vec<Request>) {
+    fn serve(&self, group: Vec<Request>) {
         let outcomes = match self.commit(&group) {
             Ok(outcomes) => outcomes,
             Err(error) => {
@@ -130,8 +136,9 @@ impl Worker {
         }
     }
 
-    fn commit(&mut self, group: &[Request]) -> rusqlite::Result<Vec<Result<(), RefError>>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    fn commit(&self, group: &[Request]) -> rusqlite::Result<Vec<Result<(), RefError>>> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let outcomes = group.iter().map(|request| match &request.work {
             Work::Change(changes) => change_refs(&transaction, changes),
             Work::Put(objects) => small::insert(&transaction, objects).map(Ok),

@@ -1,13 +1,14 @@
 //! Packages: `packages/NAME/VERSION` is the reference of a package object.
 
+use bytes::Bytes;
 use e3_types::{
     ErrorClass, Kind, Name, ObjectFormatError, ObjectRef, Package, PackageName, PackageVersion, TaskObject,
 };
 
 use super::{decode, encode};
 use crate::{
-    Graph, GraphError, ObjectStoreExt, Precondition, RefChange, RefError, RefName, Scan, StorageBackend,
-    StorageError, tree::tree_objects,
+    Graph, GraphError, ObjectError, ObjectStoreExt, Precondition, RefChange, RefError, RefName, Scan,
+    StorageBackend, StorageError, tree::tree_objects,
 };
 
 /// The largest package object that is read, in bytes.
@@ -93,16 +94,30 @@ pub async fn load_task(
     storage: &dyn StorageBackend,
     task: e3_types::Hash,
 ) -> Result<TaskObject, PackageError> {
+    let (bytes, object) = task_bytes(storage, task).await?;
+    TaskObject::decode_known(&bytes).map_err(|source| PackageError::Format { object, source })
+}
+
+/// The bytes of a task object, which are what its name says.
+async fn task_bytes(
+    storage: &dyn StorageBackend,
+    task: e3_types::Hash,
+) -> Result<(Bytes, ObjectRef), PackageError> {
     let bytes = storage.objects().get_bytes(&task, LARGEST_TASK).await.map_err(StorageError::from)?;
-    let object = ObjectRef { hash: task, size: bytes.len() as u64 };
-    TaskObject::decode(&bytes).map_err(|source| PackageError::Format { object, source })
+    let object = ObjectRef::of(&bytes);
+    if object.hash == task {
+        return Ok((bytes, object));
+    }
+    let message = format!("its bytes are those of {}", object.hash);
+    Err(StorageError::from(ObjectError::Corrupt { hash: task, message }).into())
 }
 
 /// Checks a package that came from outside: its graph, and that every task fits its datasets.
 pub async fn check(storage: &dyn StorageBackend, package: &Package) -> Result<(), PackageError> {
     Graph::new(package).map_err(|source| PackageError::Graph { name: package.name.clone(), source })?;
     for (name, wired) in &package.tasks {
-        let task = load_task(storage, wired.task).await?;
+        let (bytes, object) = task_bytes(storage, wired.task).await?;
+        let task = TaskObject::decode(&bytes).map_err(|source| PackageError::Format { object, source })?;
         let refuse =
             |message| PackageError::Wiring { package: package.name.clone(), task: name.clone(), message };
         if task.inputs.len() != wired.inputs.len() {

@@ -49,7 +49,7 @@ impl SmallObjects {
     }
 
     pub(super) fn get(&self, hash: &Hash) -> Result<Option<Bytes>, Unavailable> {
-        self.readers.with("reading an object", |connection| {
+        self.readers.with_any("reading an object", |connection| {
             let mut select = connection.prepare_cached("SELECT bytes FROM small WHERE hash = ?1")?;
             let bytes: Option<Vec<u8>> = select.query_row([hash.as_bytes()], |row| row.get(0)).optional()?;
             Ok(bytes.map(Bytes::from))

@@ -99,9 +99,12 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
         .to_canonical()
 }
 
+fn decode_known<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, ObjectFormatError> {
+    serde_json::from_slice(bytes).map_err(|source| ObjectFormatError::Malformed { what, source })
+}
+
 fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, ObjectFormatError> {
-    let value =
-        serde_json::from_slice(bytes).map_err(|source| ObjectFormatError::Malformed { what, source })?;
+    let value = decode_known(bytes, what)?;
     match Json::from_serialize(&value) {
         Ok(json) if json.to_canonical() == bytes => Ok(value),
         _ => Err(ObjectFormatError::NotCanonical { what }),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, ObjectFormatError, ObjectRef, Retry, decode, encode};
+use super::{Kind, ObjectFormatError, ObjectRef, Retry, decode, decode_known, encode};
 use crate::{DatasetPath, Hash, Name, PackageName, PackageVersion};
 
 /// A package as it is stored.
@@ -149,8 +149,7 @@ impl Package {
 
     /// Reads bytes that are known to be canonical: those of an object that was checked when it came into the store.
     pub fn decode_known(bytes: &[u8]) -> Result<Self, ObjectFormatError> {
-        serde_json::from_slice(bytes)
-            .map_err(|source| ObjectFormatError::Malformed { what: "package", source })
+        decode_known(bytes, "package")
     }
 
     /// Reads canonical bytes. The wiring is not checked here: `e3-core` does it when it makes a graph of it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kind, ObjectFormatError, decode, encode};
+use super::{Kind, ObjectFormatError, decode, decode_known, encode};
 use crate::{Name, Template};
 
 /// A task as it is stored. Its hash is the first half of every execution key.
@@ -88,6 +88,11 @@ impl TaskObject {
     /// Reads canonical bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, ObjectFormatError> {
         decode(bytes, "task")
+    }
+
+    /// Reads bytes that are known to be canonical: those of an object that was checked when it came into the store.
+    pub fn decode_known(bytes: &[u8]) -> Result<Self, ObjectFormatError> {
+        decode_known(bytes, "task")
     }
 
     /// Whether the name of the entry is part of the command, and so of the identity, of each of its tasks.
