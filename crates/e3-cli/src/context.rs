@@ -90,7 +90,7 @@ impl Context {
         let name = format!("pipeline-{}.json", Hash::of(project.as_os_str().as_encoded_bytes()));
         Ok(Compiler {
             file: PIPELINE.into(),
-            text: read_pipeline(project)?,
+            text: read_pipeline(project)?.into(),
             cache: storage.root().join("cache").join(name),
             program: identity::program().unwrap_or_else(|| self.holder.owner.to_string()),
         })
@@ -98,7 +98,7 @@ impl Context {
 
     /// The pipeline of a project.
     pub(crate) fn pipeline(&self, project: &Path) -> Result<Pipeline> {
-        Ok(e3_pipeline::parse(Path::new(PIPELINE), &read_pipeline(project)?)?)
+        Ok(e3_pipeline::parse(Path::new(PIPELINE), read_pipeline(project)?)?)
     }
 
     /// What the pipeline file of the project says about runs, if there is a project.

@@ -10,7 +10,7 @@
 use std::io::{self, Read, Seek, Write};
 
 use bytes::Bytes;
-use e3_types::{ErrorClass, Hash, Hasher, Json, ObjectRef, Package, PackageName, PackageVersion};
+use e3_types::{ErrorClass, Hash, Hasher, ObjectRef, Package, PackageName, PackageVersion, to_canonical};
 use futures::{SinkExt, StreamExt, TryStreamExt, channel::mpsc};
 use serde::{Deserialize, Serialize};
 use zip::{CompressionMethod, DateTime, ZipWriter, read::read_zipfile_from_stream, write::SimpleFileOptions};
@@ -106,7 +106,7 @@ pub async fn export(
     let packages::Contents { tasks, dirs, files } = packages::contents(storage, &package).await?;
     let Package { name, version, .. } = package;
     let manifest = Manifest { format: FORMAT, name, version, package: object, tasks, dirs, files };
-    let json = Json::from_serialize(&manifest).expect("a manifest is names, hashes and sizes").to_canonical();
+    let json = to_canonical(&manifest).expect("a manifest is names, hashes and sizes");
 
     let mut zip = ZipWriter::new(to);
     let entry = |size: u64| {
@@ -246,7 +246,7 @@ impl<'a, R: Read> Entries<'a, R> {
             return Err(ArchiveError::Newer { found: format });
         }
         let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| refuse(&error))?;
-        let canonical = Json::from_serialize(&manifest).map_err(|error| refuse(&error))?.to_canonical();
+        let canonical = to_canonical(&manifest).map_err(|error| refuse(&error))?;
         if canonical != bytes {
             return Err(refuse(&"it is not in canonical form (RFC 8785)"));
         }

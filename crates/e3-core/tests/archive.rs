@@ -13,8 +13,8 @@ use e3_core::{
     packages,
 };
 use e3_types::{
-    CommandLine, FileEntry, Hash, Json, Kind, ObjectRef, Package, PackageTask, Slot, TaskInput, TaskObject,
-    TaskPolicy,
+    CommandLine, FileEntry, Hash, Kind, ObjectRef, Package, PackageTask, Slot, TaskInput, TaskObject,
+    TaskPolicy, to_canonical,
 };
 use futures::TryStreamExt;
 use proptest::prelude::*;
@@ -156,7 +156,7 @@ async fn every_dishonest_archive_is_refused_and_leaves_nothing() {
         let mut entries = honest.clone();
         let mut manifest: serde_json::Value = serde_json::from_slice(&entries[0].1).unwrap();
         edit(&mut manifest);
-        entries[0].1 = Json::from_serialize(&manifest).unwrap().to_canonical();
+        entries[0].1 = to_canonical(&manifest).unwrap();
         entries
     };
     cases.push(("a newer format", edited(&|manifest| manifest["format"] = 99.into())));

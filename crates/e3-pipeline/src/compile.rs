@@ -9,6 +9,7 @@ use std::{
     ffi::{OsStr, OsString},
     ops::Range,
     path::PathBuf,
+    sync::Arc,
 };
 
 use e3_core::{ObjectError, ObjectStoreExt, PackageError, Source, StorageBackend, StorageError, packages};
@@ -45,7 +46,7 @@ pub struct Compiler {
     /// The name of the file in messages.
     pub file: PathBuf,
     /// Its text.
-    pub text: String,
+    pub text: Arc<str>,
     /// The file in which is kept what it came to.
     pub cache: PathBuf,
     /// Something that is another one for each program that might compile otherwise.
@@ -101,7 +102,7 @@ impl Compiler {
         storage: &dyn StorageBackend,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(Compiled, Package), PipelineError> {
-        let pipeline = parse(&self.file, &self.text)?;
+        let pipeline = parse(&self.file, Arc::clone(&self.text))?;
         let mut variables = BTreeMap::new();
         let Built { package, objects, tracked } = build(&pipeline, |name| {
             let value = environment(name);
@@ -160,7 +161,7 @@ impl Entry {
     }
 
     fn compiled(self, compiler: &Compiler) -> Compiled {
-        let source = SourceText::new(compiler.file.clone(), &compiler.text);
+        let source = SourceText::new(compiler.file.clone(), Arc::clone(&compiler.text));
         let tracked = self.tracked.into_iter().map(|(path, followed, span)| Tracked {
             path,
             source: followed,

@@ -51,7 +51,7 @@ pub(crate) struct SourceText {
 }
 
 impl SourceText {
-    pub(crate) fn new(file: PathBuf, text: &str) -> Self {
+    pub(crate) fn new(file: PathBuf, text: impl Into<Arc<str>>) -> Self {
         Self { file: Arc::new(file), text: text.into() }
     }
 

@@ -7,6 +7,7 @@ mod error;
 mod kept;
 mod model;
 mod parse;
+mod pieces;
 mod policy;
 mod reader;
 mod similar;

@@ -60,6 +60,16 @@ pub(crate) struct TaskSpec {
 }
 
 impl TaskSpec {
+    /// Says that the text it was read from begins at `offset` of the file.
+    pub(crate) fn move_by(&mut self, offset: usize) {
+        let Self { command, inputs, each, code, output: _, env: _, pass_env, writable, policy: _ } = self;
+        let names = inputs.iter_mut().chain(each).chain(writable).map(|at| &mut at.span);
+        let texts = code.iter_mut().chain(pass_env).map(|at| &mut at.span);
+        for span in names.chain(texts).chain([&mut command.span]) {
+            *span = span.start + offset..span.end + offset;
+        }
+    }
+
     /// The kind of the dataset that the task writes: a folder of all outputs, if it runs once per entry.
     pub(crate) fn dataset_kind(&self) -> Kind {
         if self.each.is_some() { Kind::Dir } else { self.output }

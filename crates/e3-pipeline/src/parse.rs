@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{self, Read},
     path::{Component, Path},
+    sync::Arc,
 };
 
 use e3_types::{CommandLine, Kind, Name, PackageVersion};
@@ -13,18 +14,63 @@ use toml::de::{DeTable, DeValue};
 use crate::{
     error::{PipelineError, SourceText},
     model::{At, InputSpec, OutputLink, Pipeline, RunSettings, TaskSpec},
+    pieces::{self, Pieces},
     policy,
     reader::{TableReader, Value, boolean, json, parsed, string, strings, wrong_type},
 };
 
 /// Reads a pipeline file. `file` is its name in messages.
-pub fn parse(file: &Path, text: &str) -> Result<Pipeline, PipelineError> {
+pub fn parse(file: &Path, text: impl Into<Arc<str>>) -> Result<Pipeline, PipelineError> {
     let source = &SourceText::new(file.to_owned(), text);
+    match in_pieces(source) {
+        Some(pipeline) => Ok(pipeline),
+        // It is written in another way, or something is wrong with it, and this knows what.
+        None => whole(source),
+    }
+}
+
+fn whole(source: &SourceText) -> Result<Pipeline, PipelineError> {
     let table = DeTable::parse(source.text()).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
         source.error(&span, error.message())
     })?;
     let mut root = TableReader::root(source, &table);
+    let mut pipeline = beginning(source, &mut root)?;
+    if let Some(value) = root.get("tasks") {
+        tasks(source, value, &mut pipeline, 0)?;
+    }
+    if let Some(value) = root.get("outputs") {
+        outputs(source, value, &mut pipeline)?;
+    }
+    root.finish()?;
+    Ok(pipeline)
+}
+
+/// The pipeline of a file that can be taken apart into its tasks, and in which nothing is wrong.
+fn in_pieces(source: &SourceText) -> Option<Pipeline> {
+    let Pieces { rest, tasks: pieces } = pieces::split(source.text());
+    let table = DeTable::parse(&rest).ok()?;
+    let mut root = TableReader::root(source, &table);
+    let mut pipeline = beginning(source, &mut root).ok()?;
+    for piece in pieces {
+        let table = DeTable::parse(&source.text()[piece.clone()]).ok()?;
+        let mut root = TableReader::root(source, &table);
+        let before = pipeline.tasks.len();
+        tasks(source, root.require("tasks").ok()?, &mut pipeline, piece.start).ok()?;
+        root.finish().ok()?;
+        if pipeline.tasks.len() != before + 1 {
+            return None;
+        }
+    }
+    if let Some(value) = root.get("outputs") {
+        outputs(source, value, &mut pipeline).ok()?;
+    }
+    root.finish().ok()?;
+    Some(pipeline)
+}
+
+/// All of a file that comes before its tasks.
+fn beginning(source: &SourceText, root: &mut TableReader<'_>) -> Result<Pipeline, PipelineError> {
     let mut package = TableReader::new(source, "[package]", root.require("package")?)?;
     let name = string(source, &package.what("name"), package.require("name")?)?;
     let name = parsed(source, &name)?;
@@ -53,22 +99,28 @@ pub fn parse(file: &Path, text: &str) -> Result<Pipeline, PipelineError> {
             pipeline.inputs.insert(name, At { value: spec, span: key.span() });
         }
     }
-    if let Some(value) = root.get("tasks") {
-        for (key, value) in TableReader::new(source, "[tasks]", value)?.entries() {
-            let name = dataset_name(source, key)?;
-            if pipeline.inputs.contains_key(&name) {
-                let message = format!("`{name}` is an input already: inputs and tasks share one namespace");
-                return Err(source.error(&key.span(), message));
-            }
-            let spec = task(source, &name, value, &pipeline.run)?;
-            pipeline.tasks.insert(name, At { value: spec, span: key.span() });
-        }
-    }
-    if let Some(value) = root.get("outputs") {
-        outputs(source, value, &mut pipeline)?;
-    }
-    root.finish()?;
     Ok(pipeline)
+}
+
+/// The tasks in a text that begins at `offset` of the file.
+fn tasks(
+    source: &SourceText,
+    value: &Value<'_>,
+    pipeline: &mut Pipeline,
+    offset: usize,
+) -> Result<(), PipelineError> {
+    for (key, value) in TableReader::new(source, "[tasks]", value)?.entries() {
+        let name = dataset_name(source, key)?;
+        if pipeline.inputs.contains_key(&name) {
+            let message = format!("`{name}` is an input already: inputs and tasks share one namespace");
+            return Err(source.error(&key.span(), message));
+        }
+        let mut spec = task(source, &name, value, &pipeline.run)?;
+        spec.move_by(offset);
+        let span = key.span().start + offset..key.span().end + offset;
+        pipeline.tasks.insert(name, At { value: spec, span });
+    }
+    Ok(())
 }
 
 /// Whether a pipeline file has the letters in it that are needed to speak of runs. It is not kept in memory: it may be long.
@@ -336,7 +388,111 @@ fn check_output_path(source: &SourceText, path: &At<String>) -> Result<(), Pipel
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What a file says, taken apart and as a whole.
+    fn both(text: &str) -> (Option<String>, Result<String, PipelineError>) {
+        let source = &SourceText::new("e3.toml".into(), text);
+        (in_pieces(source).map(|found| format!("{found:?}")), whole(source).map(|found| format!("{found:?}")))
+    }
+
+    #[test]
+    fn a_file_is_taken_apart_where_that_is_possible() {
+        let text = "[package]\nname = \"a\"\n[inputs]\nraw = { file = \"x\" }\n[tasks.one]\ncommand = \"a {raw}\"\n\
+                    code = [\"c\"]\ninputs = [\"raw\"]\n[tasks.one.env]\nA = \"b\"\n[outputs]\nout = \"two\"\n\
+                    [tasks.two]\ncommand = [\"b\"]\npass_env = [\"C\"]\nwritable = [\"raw\"]\neach = \"one\"\n";
+        let (pieces, all) = both(text);
+        assert_eq!(pieces.unwrap(), all.unwrap());
+        // Another way to write it, and what is wrong.
+        for other in [
+            text.replace("[tasks.one.env]", "[tasks.two.env]"),
+            text.replace("[tasks.two]", "[tasks.one]"),
+            text.replace("[tasks.two]", "[tasks]\n[tasks.two]"),
+            text.replace("[tasks.two]", "[tasks.raw]"),
+            text.replace("A = ", "A = ="),
+        ] {
+            assert_ne!(other, text);
+            assert_eq!(both(&other).0, None, "{other}");
+        }
+        let twice = text.replace("[tasks.two]", "[tasks.'one']");
+        let message = parse(Path::new("e3.toml"), twice).unwrap_err().to_string();
+        assert!(message.contains("e3.toml:13:"), "{message}");
+    }
+
+    /// Lines of which files are made, right and wrong ones.
+    const LINES: &[&str] = &[
+        "[inputs]",
+        "[tasks]",
+        "[tasks.a]",
+        "[tasks.b]",
+        "[ tasks . c ]",
+        "[tasks.'a']",
+        "[tasks.\"b\"]",
+        "[tasks.a.env]",
+        "[tasks.b.env] # [tasks.x]",
+        "[[tasks.a]]",
+        "[outputs]",
+        "[run]",
+        "[tasks.a.env.c]",
+        "command = 'a'",
+        "command = 'a'",
+        "command = ['a',",
+        "'b', \"{x}\"]",
+        "command = \"\"\"",
+        "\"\"\"",
+        "'''",
+        "x = { file = 'y' }",
+        "y = { json = [1,",
+        "2] }",
+        "A = 'b'",
+        "out = 'a'",
+        "inputs = ['x']",
+        "code = [",
+        "]",
+        "tasks.d.command = 'd'",
+        "a.command = 'e'",
+        "# [tasks.e]",
+        "",
+        "}",
+        "é",
+    ];
+
+    /// Whole parts of files, which may stand in any order, most of them once.
+    const PARTS: &[&str] = &[
+        "[inputs]\nx = { file = 'y' }",
+        "[inputs.z]\njson = [\n[1], { a = '[tasks.no]' },\n]",
+        "[tasks.a]\ncommand = 'a {x}'\ncode = ['c']",
+        "[tasks.a.env]\nA = 'b'",
+        "[tasks.b]\ncommand = \"\"\"\n[tasks.z]\n\"\"\" # ]",
+        "  [ tasks . 'c' ]\ncommand = [\n'c', # [tasks.x]\n'{a}']",
+        "[tasks.d]\nenv.B = 'c'\ncommand = 'd'\ninputs = ['x',\n'b']",
+        "[outputs]\nout = 'a'",
+        "[run]\njobs = 2",
+        "# [tasks.e]\n\n",
+        "[tasks]",
+    ];
+
+    proptest! {
+        #[test]
+        fn the_pieces_say_what_the_whole_says(
+            lines in prop::collection::vec(
+                prop_oneof![8 => prop::sample::select(PARTS), 1 => prop::sample::select(LINES)],
+                0..9,
+            ),
+            separator in prop::sample::select(&["\n", "\r\n", " \n\t"]),
+        ) {
+            let text = format!("[package]\nname = \"p\"\n{}", lines.join(separator));
+            let (pieces, all) = both(&text);
+            match (pieces, all) {
+                (Some(pieces), all) => prop_assert_eq!(pieces, all.unwrap()),
+                // Only what is written in another way.
+                (None, Ok(_)) => prop_assert!(lines.iter().any(|line| line.starts_with("[tasks")), "{}", text),
+                (None, Err(_)) => {}
+            }
+        }
+    }
 
     /// A reader that gives a few bytes at a time.
     struct Slow<'a>(&'a [u8], usize);

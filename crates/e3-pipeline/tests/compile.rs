@@ -37,7 +37,7 @@ impl Bench {
 
     fn compiler(&self, text: &str) -> Compiler {
         let (file, cache) = ("e3.toml".into(), self.cache.clone());
-        Compiler { file, text: text.to_owned(), cache, program: self.program.to_owned() }
+        Compiler { file, text: text.into(), cache, program: self.program.to_owned() }
     }
 
     async fn is_known(&self, text: &str) -> bool {

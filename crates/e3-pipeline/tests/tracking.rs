@@ -50,7 +50,7 @@ impl Folder {
 
     /// With the cache as the last time left it.
     async fn track(&self) -> Result<TrackReport, String> {
-        let pipeline = parse(Path::new("e3.toml"), &self.pipeline).unwrap();
+        let pipeline = parse(Path::new("e3.toml"), &*self.pipeline).unwrap();
         let built = build(&pipeline, |_| None).unwrap();
         let saved = self.folder.path().join(".e3/cache");
         let mut cache = StatCache::load(&saved);
@@ -249,7 +249,7 @@ async fn sources_look_the_same_only_while_nothing_is_done_to_them() {
 async fn a_file_that_may_change_unseen_has_no_look() {
     let sources = Folder::new("[inputs]\na = { file = \"a\" }\n");
     sources.write("a", "one");
-    let pipeline = parse(Path::new("e3.toml"), &sources.pipeline).unwrap();
+    let pipeline = parse(Path::new("e3.toml"), &*sources.pipeline).unwrap();
     let built = build(&pipeline, |_| None).unwrap();
     let folder = sources.folder.path().to_owned();
     let project = Project { repository: folder.join(".e3"), folder };

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use serde::{
-    Deserialize, Deserializer, Serialize,
+    Deserialize, Deserializer,
     de::{self, MapAccess, SeqAccess, Visitor},
 };
 
@@ -36,11 +36,6 @@ impl Json {
     /// Reads one JSON value from UTF-8 bytes, in any spelling.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
         Ok(serde_json::from_slice(bytes)?)
-    }
-
-    /// The value that `serde` makes of `value`.
-    pub fn from_serialize(value: &impl Serialize) -> Result<Self, JsonError> {
-        Self::parse(&serde_json::to_vec(value)?)
     }
 
     /// The canonical bytes.
@@ -79,32 +74,35 @@ fn write_list<T>(out: &mut String, [open, close]: [char; 2], items: &[T], write:
 }
 
 /// `ECMAScript`'s `Number::toString`, as RFC 8785 3.2.2.3 asks; it has no minus zero.
-fn write_number(number: f64, out: &mut String) {
+pub(crate) fn write_number(number: f64, out: &mut String) {
     let number = if number == 0.0 { 0.0 } else { number };
     out.push_str(ryu_js::Buffer::new().format_finite(number));
 }
 
 fn write_string(text: &str, out: &mut String) {
     out.push('"');
-    for char in text.chars() {
-        match char {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{8}' => out.push_str("\\b"),
-            '\t' => out.push_str("\\t"),
-            '\n' => out.push_str("\\n"),
-            '\u{c}' => out.push_str("\\f"),
-            '\r' => out.push_str("\\r"),
-            '\0'..='\u{1f}' => {
-                let code = u32::from(char);
-                out.push_str("\\u00");
-                out.push(if code < 16 { '0' } else { '1' });
-                out.push(char::from_digit(code % 16, 16).expect("a remainder of 16 is a hexadecimal digit"));
-            }
-            _ => out.push(char),
-        }
-    }
+    text.chars().for_each(|char| write_char(char, out));
     out.push('"');
+}
+
+/// A character in a string.
+pub(crate) fn write_char(char: char, out: &mut String) {
+    match char {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        '\u{8}' => out.push_str("\\b"),
+        '\t' => out.push_str("\\t"),
+        '\n' => out.push_str("\\n"),
+        '\u{c}' => out.push_str("\\f"),
+        '\r' => out.push_str("\\r"),
+        '\0'..='\u{1f}' => {
+            let code = u32::from(char);
+            out.push_str("\\u00");
+            out.push(if code < 16 { '0' } else { '1' });
+            out.push(char::from_digit(code % 16, 16).expect("a remainder of 16 is a hexadecimal digit"));
+        }
+        _ => out.push(char),
+    }
 }
 
 impl<'de> Deserialize<'de> for Json {
@@ -116,23 +114,26 @@ impl<'de> Deserialize<'de> for Json {
 struct JsonVisitor;
 
 impl JsonVisitor {
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        reason = "the loss is what is tested for"
-    )]
     fn integer<E: de::Error>(number: i128) -> Result<Json, E> {
-        let double = number as f64;
-        // A double has many decimal spellings: its exact value, and the shortest one, which is the canonical one.
-        if double as i128 == number || ryu_js::Buffer::new().format_finite(double) == number.to_string() {
-            Ok(Json::Number(double))
-        } else {
-            Err(E::custom(format_args!(
-                "the integer {number} is beyond what a JSON number holds exactly (an IEEE 754 double); \
-                 write it as a string"
-            )))
-        }
+        exact(number).map(Json::Number).map_err(E::custom)
     }
+}
+
+/// An integer as the double that JSON has for it, if that says the same.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "the loss is what is tested for"
+)]
+pub(crate) fn exact(number: i128) -> Result<f64, String> {
+    let double = number as f64;
+    // A double has many decimal spellings: its exact value, and the shortest one, which is the canonical one.
+    if double as i128 == number || ryu_js::Buffer::new().format_finite(double) == number.to_string() {
+        return Ok(double);
+    }
+    Err(format!(
+        "the integer {number} is beyond what a JSON number holds exactly (an IEEE 754 double); write it as a string"
+    ))
 }
 
 impl<'de> Visitor<'de> for JsonVisitor {

@@ -3,6 +3,7 @@
 //! Everything that is hashed has exactly one encoding here, and decoding refuses every other one: an object that
 //! can be written in two ways would have two identities, and a cache keyed by content would be wrong.
 
+mod canonical;
 mod event;
 mod hash;
 mod id;
@@ -14,6 +15,7 @@ mod status;
 mod template;
 mod time;
 
+pub use canonical::to_canonical;
 pub use event::{Event, EventKind, RunReason, RunSummary, SkipReason};
 pub use hash::{Hash, HashParseError, Hasher};
 pub use id::{ExecutionId, IdParseError, OwnerId, RunId};

@@ -18,7 +18,7 @@ pub use self::{
     retry::{Retry, RetryClass, RetryClassError},
     task::{CommandLine, ItemError, TaskInput, TaskObject},
 };
-use crate::{Hash, Json};
+use crate::{Hash, to_canonical};
 
 /// An object's name and its size: enough to find it and to know that it is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -94,9 +94,7 @@ pub enum ObjectFormatError {
 }
 
 fn encode(value: &impl Serialize) -> Vec<u8> {
-    Json::from_serialize(value)
-        .expect("objects are made of strings, lists and integers below 2^53")
-        .to_canonical()
+    to_canonical(value).expect("objects are made of strings, lists and integers below 2^53")
 }
 
 fn decode_known<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, ObjectFormatError> {
@@ -105,8 +103,8 @@ fn decode_known<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result
 
 fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, ObjectFormatError> {
     let value = decode_known(bytes, what)?;
-    match Json::from_serialize(&value) {
-        Ok(json) if json.to_canonical() == bytes => Ok(value),
+    match to_canonical(&value) {
+        Ok(canonical) if canonical == bytes => Ok(value),
         _ => Err(ObjectFormatError::NotCanonical { what }),
     }
 }

@@ -7,47 +7,47 @@ use serde::{Deserialize, Serialize};
 use super::{Kind, ObjectFormatError, ObjectRef, Retry, decode, decode_known, encode};
 use crate::{DatasetPath, Hash, Name, PackageName, PackageVersion};
 
-/// A package as it is stored.
+/// A package as it is stored. Fields are in the order of the canonical form here, so that nothing has to be moved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
-    /// Its name.
-    pub name: PackageName,
-    /// Its version.
-    pub version: PackageVersion,
     /// Every dataset: the inputs, and one output for each task.
     pub datasets: BTreeMap<DatasetPath, Slot>,
+    /// Its name.
+    pub name: PackageName,
     /// The tasks.
     pub tasks: BTreeMap<Name, PackageTask>,
+    /// Its version.
+    pub version: PackageVersion,
 }
 
 /// A dataset of a package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slot {
-    /// What it holds.
-    pub kind: Kind,
     /// What it holds at first; outputs have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<ObjectRef>,
+    /// What it holds.
+    pub kind: Kind,
 }
 
 /// A task of a package, wired to its datasets.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackageTask {
-    /// The task object.
-    pub task: Hash,
+    /// The task runs once per entry of this input, by its number among `inputs`, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<u32>,
     /// The datasets that it reads, in the order of the task object's inputs.
     pub inputs: Vec<DatasetPath>,
     /// The dataset that it writes.
     pub output: DatasetPath,
-    /// The task runs once per entry of this input, by its number among `inputs`, from 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub each: Option<u32>,
     /// How it is to be executed.
     #[serde(default, skip_serializing_if = "TaskPolicy::is_default")]
     pub policy: TaskPolicy,
+    /// The task object.
+    pub task: Hash,
 }
 
 /// What does not change a task's output, only how it is executed.
