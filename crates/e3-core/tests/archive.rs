@@ -54,7 +54,7 @@ async fn stored() -> (MemoryStorage, ObjectRef, Package) {
         inputs: vec!["a".parse().unwrap()],
         output: "t".parse().unwrap(),
         each: None,
-        policy: TaskPolicy::default(),
+        policy: TaskPolicy::usual(),
     };
     let package = Package {
         name: "p".parse().unwrap(),

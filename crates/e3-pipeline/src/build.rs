@@ -1,14 +1,16 @@
 //! `Pipeline` -> package: names become datasets, commands become task objects, and everything is wired.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     ffi::OsString,
-    ops::Range,
+    ops::{Bound, Range},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use e3_core::{Graph, GraphError};
+use e3_core::{Graph, GraphError, parallel};
 use e3_types::{
     DatasetPath, Hash, Kind, Name, ObjectRef, Package, PackageTask, Piece, Slot, TaskInput, TaskObject,
     Template,
@@ -17,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{PipelineError, Place},
-    model::{At, InputSpec, Pipeline, TaskSpec},
+    model::{At, InputSpec, Pipeline, Said, Task, TaskSpec},
+    parse::task_in,
     similar::most_similar,
 };
 
@@ -112,72 +115,159 @@ impl Tracked {
 
 /// Makes a package. `environment` is asked for the variables in `pass_env`; one that is not set stays unset.
 pub fn build(
-    pipeline: &Pipeline,
-    mut environment: impl FnMut(&str) -> Option<OsString>,
+    pipeline: Pipeline,
+    environment: impl FnMut(&str) -> Option<OsString>,
 ) -> Result<Built, PipelineError> {
-    let mut built = Built {
-        package: Package {
-            name: pipeline.name.clone(),
-            version: pipeline.version.clone(),
-            datasets: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-        },
-        objects: Vec::new(),
-        tracked: Vec::new(),
-    };
-    for (name, At { value: input, span }) in &pipeline.inputs {
-        let path = DatasetPath::from(name);
-        let mut follow = |source| {
-            let place = Some(pipeline.source.place(span.clone()));
-            built.tracked.push(Tracked { path: path.clone(), source, place });
-        };
-        let slot = match input {
-            InputSpec::File(file) => {
-                follow(TrackedSource::File(file.clone()));
-                Slot { kind: Kind::File, default: None }
-            }
-            InputSpec::Dir(dir) => {
-                follow(TrackedSource::Dir(dir.clone()));
-                Slot { kind: Kind::Dir, default: None }
-            }
-            InputSpec::Json(json) => {
-                let bytes = json.to_canonical();
-                let default = Some(ObjectRef::of(&bytes));
-                built.objects.push(bytes.into());
-                Slot { kind: Kind::Json, default }
-            }
-            InputSpec::Unassigned(kind) => Slot { kind: *kind, default: None },
-        };
-        built.package.datasets.insert(path, slot);
+    let mut builder = Builder::new(pipeline, environment);
+    let mut objects = Vec::new();
+    while let Some(more) = builder.objects()? {
+        objects.extend(more);
     }
-    for (name, At { value: task, .. }) in &pipeline.tasks {
-        let slot = Slot { kind: task.dataset_kind(), default: None };
-        built.package.datasets.insert(DatasetPath::from(name), slot);
-    }
-    for (name, task) in &pipeline.tasks {
-        let wired = wire(pipeline, name, task, &mut environment, &mut built)?;
-        built.package.tasks.insert(name.clone(), wired);
-    }
-    Graph::new(&built.package).map_err(|error| {
-        let blamed = match &error {
-            GraphError::Cycle(names) => names.first(),
-            GraphError::TwoProducers { tasks, .. } => tasks.first(),
-            GraphError::UnknownDataset { task, .. } | GraphError::Each { task, .. } => Some(task),
-            GraphError::TooMany(_) => None,
+    let (package, tracked) = builder.finish()?;
+    Ok(Built { package, objects, tracked })
+}
+
+/// How many tasks are built in one go.
+const AT_ONCE: usize = 4096;
+/// So few are not worth a thread.
+const FEW: usize = 64;
+
+/// Makes a package some tasks at a time, so that neither what a large file says nor all objects are in memory at once.
+pub(crate) struct Builder<Environment> {
+    pipeline: Pipeline,
+    environment: Environment,
+    built: Built,
+    /// The last task that was built.
+    last: Option<Name>,
+}
+
+impl<Environment: FnMut(&str) -> Option<OsString>> Builder<Environment> {
+    pub(crate) fn new(pipeline: Pipeline, environment: Environment) -> Self {
+        let mut built = Built {
+            package: Package {
+                name: pipeline.name.clone(),
+                version: pipeline.version.clone(),
+                datasets: BTreeMap::new(),
+                tasks: BTreeMap::new(),
+            },
+            objects: Vec::new(),
+            tracked: Vec::new(),
         };
-        let span = blamed.and_then(|name| pipeline.tasks.get(name)).map_or(0..0, |task| task.span.clone());
-        pipeline.source.error(&span, error.to_string())
-    })?;
-    Ok(built)
+        for (name, At { value: input, span }) in &pipeline.inputs {
+            let path = DatasetPath::from(name);
+            let mut follow = |source| {
+                let place = Some(pipeline.source.place(span.clone()));
+                built.tracked.push(Tracked { path: path.clone(), source, place });
+            };
+            let slot = match input {
+                InputSpec::File(file) => {
+                    follow(TrackedSource::File(file.clone()));
+                    Slot { kind: Kind::File, default: None }
+                }
+                InputSpec::Dir(dir) => {
+                    follow(TrackedSource::Dir(dir.clone()));
+                    Slot { kind: Kind::Dir, default: None }
+                }
+                InputSpec::Json(json) => {
+                    let bytes = json.to_canonical();
+                    let default = Some(ObjectRef::of(&bytes));
+                    built.objects.push(bytes.into());
+                    Slot { kind: Kind::Json, default }
+                }
+                InputSpec::Unassigned(kind) => Slot { kind: *kind, default: None },
+            };
+            built.package.datasets.insert(path, slot);
+        }
+        for (name, task) in &pipeline.tasks {
+            built.package.datasets.insert(DatasetPath::from(name), Slot { kind: task.kind, default: None });
+        }
+        Self { pipeline, environment, built, last: None }
+    }
+
+    /// Builds the next tasks, and returns the objects that have come to be; none when all is done.
+    pub(crate) fn objects(&mut self) -> Result<Option<Vec<Bytes>>, PipelineError> {
+        let Self { pipeline, environment, built, last } = self;
+        let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let next: Vec<_> = pipeline.tasks.range::<Name, _>((after, Bound::Unbounded)).take(AT_ONCE).collect();
+        *last = next.last().map(|(name, _)| (*name).clone()).or(last.take());
+        let specs = in_lots(next, |(name, task)| Ok((name, spec_of(pipeline, task))))?;
+        let wanted = specs.iter().flat_map(|(_, spec)| &spec.pass_env).map(|variable| &variable.value);
+        let variables: Variables = wanted.map(|name| (name.clone(), environment(name))).collect();
+        let wired = in_lots(specs.iter().collect(), |(name, spec)| {
+            let wired = wire(pipeline, name, spec, &variables)?;
+            Ok(((*name).clone(), wired))
+        })?;
+        for (name, Wired { task, object, code }) in wired {
+            built.package.tasks.insert(name, task);
+            built.objects.push(object);
+            if let Some(code) = code {
+                built.package.datasets.insert(code.path.clone(), Slot { kind: Kind::Dir, default: None });
+                built.tracked.push(code);
+            }
+        }
+        let objects = std::mem::take(&mut built.objects);
+        Ok((!objects.is_empty()).then_some(objects))
+    }
+
+    /// The package, and the datasets that follow files of the project.
+    pub(crate) fn finish(self) -> Result<(Package, Vec<Tracked>), PipelineError> {
+        let Self { pipeline, built: Built { package, tracked, .. }, .. } = self;
+        let graph = Graph::new(&package);
+        graph.map_err(|error| {
+            let blamed = match &error {
+                GraphError::Cycle(names) => names.first(),
+                GraphError::TwoProducers { tasks, .. } => tasks.first(),
+                GraphError::UnknownDataset { task, .. } | GraphError::Each { task, .. } => Some(task),
+                GraphError::TooMany(_) => None,
+            };
+            let span =
+                blamed.and_then(|name| pipeline.tasks.get(name)).map_or(0..0, |task| task.span.clone());
+            pipeline.source.error(&span, error.to_string())
+        })?;
+        Ok((package, tracked))
+    }
+}
+
+/// What the file says of a task.
+fn spec_of<'a>(pipeline: &Pipeline, task: &'a Task) -> Cow<'a, TaskSpec> {
+    match &task.said {
+        Said::Here(spec) => Cow::Borrowed(spec),
+        Said::InText(piece) => {
+            let (_, spec, _) = task_in(&pipeline.source, piece, &pipeline.run).expect("it was read before");
+            Cow::Owned(spec)
+        }
+    }
+}
+
+/// Does `work` for each thing, on all cores if there are many.
+pub(crate) fn in_lots<Thing: Send, Made: Send, Error: Send>(
+    things: Vec<Thing>,
+    work: impl Fn(Thing) -> Result<Made, Error> + Sync,
+) -> Result<Vec<Made>, Error> {
+    if things.len() <= FEW {
+        things.into_iter().map(work).collect()
+    } else {
+        parallel::for_each(things, work)
+    }
+}
+
+/// The values of environment variables.
+type Variables = BTreeMap<String, Option<OsString>>;
+
+/// A task as it is in a package.
+struct Wired {
+    task: PackageTask,
+    object: Bytes,
+    /// Its code, if it has any.
+    code: Option<Tracked>,
 }
 
 fn wire(
     pipeline: &Pipeline,
     name: &Name,
-    At { value: task, .. }: &At<TaskSpec>,
-    environment: &mut impl FnMut(&str) -> Option<OsString>,
-    built: &mut Built,
-) -> Result<PackageTask, PipelineError> {
+    task: &TaskSpec,
+    variables: &Variables,
+) -> Result<Wired, PipelineError> {
     let source = &pipeline.source;
     let mut names: Vec<Name> = Vec::new();
     for word in task.command.value.words() {
@@ -227,20 +317,19 @@ fn wire(
         })
         .collect();
     let mut paths: Vec<DatasetPath> = names.iter().map(DatasetPath::from).collect();
-    if let Some(first) = task.code.first() {
+    let code = task.code.first().map(|first| {
         // Code is an input like any other, without a name: it is staged in the working folder itself.
         let path = DatasetPath::from(name).child(&"code".parse().expect("this is a name"));
         inputs.push(TaskInput { name: None, kind: Kind::Dir, writable: false });
         paths.push(path.clone());
-        built.package.datasets.insert(path.clone(), Slot { kind: Kind::Dir, default: None });
         let patterns = task.code.iter().map(|pattern| pattern.value.clone()).collect();
         let end = task.code.last().map_or(first.span.end, |last| last.span.end);
         let place = Some(source.place(first.span.start..end));
-        built.tracked.push(Tracked { path, source: TrackedSource::Code(patterns), place });
-    }
+        Tracked { path, source: TrackedSource::Code(patterns), place }
+    });
     let mut env = task.env.clone();
     for At { value: variable, span } in &task.pass_env {
-        let Some(value) = environment(variable) else { continue };
+        let Some(value) = variables.get(variable).cloned().flatten() else { continue };
         let value = value.into_string().map_err(|_| {
             source.error(
                 span,
@@ -251,16 +340,15 @@ fn wire(
     }
     let object =
         TaskObject { command: task.command.value.clone(), each: each_name, env, inputs, output: task.output };
-    let bytes = object.encode();
-    let hash = Hash::of(&bytes);
-    built.objects.push(bytes.into());
-    Ok(PackageTask {
-        task: hash,
+    let object: Bytes = object.encode().into();
+    let wired = PackageTask {
+        task: Hash::of(&object),
         inputs: paths,
         output: DatasetPath::from(name),
         each,
-        policy: task.policy.clone(),
-    })
+        policy: Arc::clone(&task.policy),
+    };
+    Ok(Wired { task: wired, object, code })
 }
 
 /// What `{item}` in the command of a task that runs once per entry stands for.
@@ -318,7 +406,7 @@ pub(crate) fn kind_of(pipeline: &Pipeline, name: &Name) -> Option<Kind> {
         InputSpec::Json(_) => Kind::Json,
         InputSpec::Unassigned(kind) => kind,
     });
-    input.or_else(|| pipeline.tasks.get(name).map(|task| task.value.dataset_kind()))
+    input.or_else(|| pipeline.tasks.get(name).map(|task| task.kind))
 }
 
 /// Where `{name}` stands in a command. A string with escapes is longer in the file than its value is, so it is looked

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    mem,
     ops::Range,
     path::PathBuf,
     sync::Arc,
@@ -17,7 +18,7 @@ use e3_types::{DatasetPath, Hash, ObjectRef, Package};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    build::{Built, Tracked, TrackedSource, build},
+    build::{Builder, Tracked, TrackedSource},
     error::{PipelineError, SourceText},
     kept,
     model::{OutputLink, RunSettings},
@@ -102,17 +103,21 @@ impl Compiler {
         storage: &dyn StorageBackend,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(Compiled, Package), PipelineError> {
-        let pipeline = parse(&self.file, Arc::clone(&self.text))?;
+        let mut pipeline = parse(&self.file, Arc::clone(&self.text))?;
+        let (outputs, run) = (mem::take(&mut pipeline.outputs), pipeline.run.clone());
         let mut variables = BTreeMap::new();
-        let Built { package, objects, tracked } = build(&pipeline, |name| {
+        let mut builder = Builder::new(pipeline, |name| {
             let value = environment(name);
             variables.insert(name.to_owned(), value.as_deref().map(fingerprint));
             value
-        })?;
-        let objects = objects.into_iter().map(Source::Bytes).collect();
-        storage.objects().put_many(objects).await.map_err(|error| of_storage(&error.into()))?;
+        });
+        while let Some(objects) = builder.objects()? {
+            let objects = objects.into_iter().map(Source::Bytes).collect();
+            storage.objects().put_many(objects).await.map_err(|error| of_storage(&error.into()))?;
+        }
+        let (package, tracked) = builder.finish()?;
         let object = packages::store(storage, &package).await.map_err(|error| of_storage(&error))?;
-        let compiled = Compiled { package: object, tracked, outputs: pipeline.outputs, run: pipeline.run };
+        let compiled = Compiled { package: object, tracked, outputs, run };
         let entry = Entry::new(self, variables, &compiled);
         if let Err(error) = kept::save(&self.cache, VERSION, entry) {
             // It is only found out again the next time.

@@ -1,6 +1,6 @@
 //! What an `e3.toml` says, with the place of everything that can still turn out to be wrong.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use e3_types::{CommandLine, Json, Kind, Name, PackageName, PackageVersion, TaskPolicy};
 
@@ -24,7 +24,7 @@ pub struct Pipeline {
     /// Its version.
     pub version: PackageVersion,
     pub(crate) inputs: BTreeMap<Name, At<InputSpec>>,
-    pub(crate) tasks: BTreeMap<Name, At<TaskSpec>>,
+    pub(crate) tasks: BTreeMap<Name, Task>,
     /// What is put into the project folder: relative path -> what.
     pub outputs: BTreeMap<String, OutputLink>,
     /// The settings in `[run]`.
@@ -44,8 +44,28 @@ pub(crate) enum InputSpec {
     Unassigned(Kind),
 }
 
-/// A task.
+/// A task by its name.
 #[derive(Debug)]
+pub(crate) struct Task {
+    /// What the file says of it.
+    pub(crate) said: Said,
+    /// The kind of the dataset that it writes: a folder of all outputs, if it runs once per entry.
+    pub(crate) kind: Kind,
+    /// The place of its name.
+    pub(crate) span: Range<usize>,
+}
+
+/// Where it is known what a file says of a task.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// Here.
+    Here(Box<TaskSpec>),
+    /// In this piece of the file, in which nothing is wrong. In memory it would take ten times the place.
+    InText(Range<usize>),
+}
+
+/// What a file says of a task.
+#[derive(Debug, Clone)]
 pub(crate) struct TaskSpec {
     pub(crate) command: At<CommandLine>,
     pub(crate) inputs: Vec<At<Name>>,
@@ -56,7 +76,7 @@ pub(crate) struct TaskSpec {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) pass_env: Vec<At<String>>,
     pub(crate) writable: Vec<At<Name>>,
-    pub(crate) policy: TaskPolicy,
+    pub(crate) policy: Arc<TaskPolicy>,
 }
 
 impl TaskSpec {
@@ -70,7 +90,7 @@ impl TaskSpec {
         }
     }
 
-    /// The kind of the dataset that the task writes: a folder of all outputs, if it runs once per entry.
+    /// The kind of the dataset that the task writes.
     pub(crate) fn dataset_kind(&self) -> Kind {
         if self.each.is_some() { Kind::Dir } else { self.output }
     }

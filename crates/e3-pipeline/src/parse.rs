@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read},
+    ops::Range,
     path::{Component, Path},
     sync::Arc,
 };
@@ -12,8 +13,9 @@ use memchr::{memchr, memmem};
 use toml::de::{DeTable, DeValue};
 
 use crate::{
+    build::in_lots,
     error::{PipelineError, SourceText},
-    model::{At, InputSpec, OutputLink, Pipeline, RunSettings, TaskSpec},
+    model::{At, InputSpec, OutputLink, Pipeline, RunSettings, Said, Task, TaskSpec},
     pieces::{self, Pieces},
     policy,
     reader::{TableReader, Value, boolean, json, parsed, string, strings, wrong_type},
@@ -37,7 +39,14 @@ fn whole(source: &SourceText) -> Result<Pipeline, PipelineError> {
     let mut root = TableReader::root(source, &table);
     let mut pipeline = beginning(source, &mut root)?;
     if let Some(value) = root.get("tasks") {
-        tasks(source, value, &mut pipeline, 0)?;
+        for (name, spec, span) in tasks(source, value, &pipeline.run)? {
+            if pipeline.inputs.contains_key(&name) {
+                let message = format!("`{name}` is an input already: inputs and tasks share one namespace");
+                return Err(source.error(&span, message));
+            }
+            let task = Task { kind: spec.dataset_kind(), span, said: Said::Here(Box::new(spec)) };
+            pipeline.tasks.insert(name, task);
+        }
     }
     if let Some(value) = root.get("outputs") {
         outputs(source, value, &mut pipeline)?;
@@ -52,13 +61,12 @@ fn in_pieces(source: &SourceText) -> Option<Pipeline> {
     let table = DeTable::parse(&rest).ok()?;
     let mut root = TableReader::root(source, &table);
     let mut pipeline = beginning(source, &mut root).ok()?;
-    for piece in pieces {
-        let table = DeTable::parse(&source.text()[piece.clone()]).ok()?;
-        let mut root = TableReader::root(source, &table);
-        let before = pipeline.tasks.len();
-        tasks(source, root.require("tasks").ok()?, &mut pipeline, piece.start).ok()?;
-        root.finish().ok()?;
-        if pipeline.tasks.len() != before + 1 {
+    let read = |piece: Range<usize>| {
+        let (name, spec, span) = task_in(source, &piece, &pipeline.run).ok_or(())?;
+        Ok::<_, ()>((name, Task { kind: spec.dataset_kind(), span, said: Said::InText(piece) }))
+    };
+    for (name, task) in in_lots(pieces, read).ok()? {
+        if pipeline.inputs.contains_key(&name) || pipeline.tasks.insert(name, task).is_some() {
             return None;
         }
     }
@@ -102,25 +110,27 @@ fn beginning(source: &SourceText, root: &mut TableReader<'_>) -> Result<Pipeline
     Ok(pipeline)
 }
 
-/// The tasks in a text that begins at `offset` of the file.
-fn tasks(
-    source: &SourceText,
-    value: &Value<'_>,
-    pipeline: &mut Pipeline,
-    offset: usize,
-) -> Result<(), PipelineError> {
-    for (key, value) in TableReader::new(source, "[tasks]", value)?.entries() {
+/// What a piece of the file says of its one task; none if it is not such a piece, or something is wrong with it.
+pub(crate) fn task_in(source: &SourceText, piece: &Range<usize>, run: &RunSettings) -> Option<NamedTask> {
+    let table = DeTable::parse(&source.text()[piece.clone()]).ok()?;
+    let mut root = TableReader::root(source, &table);
+    let mut tasks = tasks(source, root.require("tasks").ok()?, run).ok()?;
+    root.finish().ok()?;
+    let (name, mut spec, span) = tasks.pop().filter(|_| tasks.is_empty())?;
+    spec.move_by(piece.start);
+    Some((name, spec, span.start + piece.start..span.end + piece.start))
+}
+
+/// A task with its name, and the place of that.
+type NamedTask = (Name, TaskSpec, Range<usize>);
+
+fn tasks(source: &SourceText, value: &Value<'_>, run: &RunSettings) -> Result<Vec<NamedTask>, PipelineError> {
+    let named = |(key, value)| {
         let name = dataset_name(source, key)?;
-        if pipeline.inputs.contains_key(&name) {
-            let message = format!("`{name}` is an input already: inputs and tasks share one namespace");
-            return Err(source.error(&key.span(), message));
-        }
-        let mut spec = task(source, &name, value, &pipeline.run)?;
-        spec.move_by(offset);
-        let span = key.span().start + offset..key.span().end + offset;
-        pipeline.tasks.insert(name, At { value: spec, span });
-    }
-    Ok(())
+        let spec = task(source, &name, value, run)?;
+        Ok((name, spec, key.span()))
+    };
+    TableReader::new(source, "[tasks]", value)?.entries().map(named).collect()
 }
 
 /// Whether a pipeline file has the letters in it that are needed to speak of runs. It is not kept in memory: it may be long.
@@ -268,7 +278,7 @@ fn task(
             None => Vec::new(),
         },
         writable: list(table.get("writable"), table.what("writable"))?,
-        policy: policy::task(source, &mut table, run)?,
+        policy: policy::task(source, &mut table, run)?.shared(),
     };
     table.finish()?;
     if let Some(twice) = spec.pass_env.iter().find(|variable| spec.env.contains_key(&variable.value)) {

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 fn read(text: &str) -> Result<Built, PipelineError> {
     let pipeline = parse(Path::new("e3.toml"), text)?;
-    build(&pipeline, |name| (name == "SET").then(|| "value".into()))
+    build(pipeline, |name| (name == "SET").then(|| "value".into()))
 }
 
 fn task_of(built: &Built, name: &str) -> TaskObject {

@@ -51,7 +51,7 @@ impl Folder {
     /// With the cache as the last time left it.
     async fn track(&self) -> Result<TrackReport, String> {
         let pipeline = parse(Path::new("e3.toml"), &*self.pipeline).unwrap();
-        let built = build(&pipeline, |_| None).unwrap();
+        let built = build(pipeline, |_| None).unwrap();
         let saved = self.folder.path().join(".e3/cache");
         let mut cache = StatCache::load(&saved);
         let project =
@@ -250,7 +250,7 @@ async fn a_file_that_may_change_unseen_has_no_look() {
     let sources = Folder::new("[inputs]\na = { file = \"a\" }\n");
     sources.write("a", "one");
     let pipeline = parse(Path::new("e3.toml"), &*sources.pipeline).unwrap();
-    let built = build(&pipeline, |_| None).unwrap();
+    let built = build(pipeline, |_| None).unwrap();
     let folder = sources.folder.path().to_owned();
     let project = Project { repository: folder.join(".e3"), folder };
     let mut cache = StatCache::load(&project.repository.join("cache"));

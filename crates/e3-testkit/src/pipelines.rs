@@ -123,7 +123,7 @@ impl Scenario {
                 inputs: inputs.iter().map(|input| path(input)).collect(),
                 output: path(name),
                 each: each.map(|each| u32::try_from(each).unwrap()),
-                policy: policy.clone(),
+                policy: Arc::new(policy.clone()),
             };
             package.tasks.insert(name.parse().unwrap(), wired);
         }

@@ -41,7 +41,7 @@ pub(crate) async fn package(context: &Context, command: PackageCommand) -> Resul
 async fn build_package(context: &Context) -> Result<Exit> {
     let folder = context.project()?;
     let pipeline = context.pipeline(&folder)?;
-    let mut built = build(&pipeline, |name| context.variable(name))?;
+    let mut built = build(pipeline, |name| context.variable(name))?;
     let storage = context.create_repository(&folder)?;
     for value in track_files(context, &storage, &folder, &built.tracked).await? {
         if let Some(slot) = built.package.datasets.get_mut(&value.path) {

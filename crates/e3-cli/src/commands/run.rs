@@ -85,7 +85,7 @@ pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> 
 pub(crate) struct Prepared {
     compiler: Compiler,
     pub(crate) compiled: Compiled,
-    /// The package, if it is known: it may be large.
+    /// The package, if it is known.
     package: Option<Package>,
 }
 
@@ -134,7 +134,7 @@ impl<'a> Round<'a> {
         }
         let TrackReport { values, looks, .. } = track(context, storage, &sources).await?;
         let package = self.package(prepared).await?;
-        let deployment = Deployment { object, package, tracked: &values, looks, reset };
+        let deployment = Deployment { object, package: &package, tracked: &values, looks, reset };
         let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
         self.tell_kept(&report.kept, &prepared.compiled.tracked, report.is_new_package);
         for path in &report.dropped {
@@ -143,15 +143,14 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// The package itself, with all that a run needs of it in the store.
-    async fn package<'p>(&self, prepared: &'p mut Prepared) -> Result<&'p Package> {
+    /// The package itself, with all that a run needs of it in the store. It may be large, so it is not kept.
+    async fn package(&self, prepared: &mut Prepared) -> Result<Package> {
         let Self { context, storage, .. } = self;
         let Prepared { compiler, compiled, package } = prepared;
-        if package.is_none() {
-            let variable = |name: &str| context.variable(name);
-            *package = Some(compiler.complete(&**storage, compiled, variable).await?);
+        if let Some(package) = package.take() {
+            return Ok(package);
         }
-        Ok(package.as_ref().expect("it was brought in above"))
+        Ok(compiler.complete(&**storage, compiled, |name| context.variable(name)).await?)
     }
 
     fn tell_kept(&self, kept: &[DatasetPath], tracked: &[Tracked], is_new_package: bool) {

@@ -81,23 +81,17 @@ pub async fn dataflow_execute_held(
     let took = |task| durations.get(graph.name(task)).copied();
     let flow = Dataflow::new(&graph, &policy, root, |name| options.force.reason(name), took);
 
+    // It may be large, and all that is needed of it is in the graph.
+    let name = package.name.clone();
+    drop((package, roots));
     let run = record.run;
     let interrupted = |source| DataflowError::Interrupted { run, source };
     runs::record_start(&*storage, &record).await.map_err(|error| interrupted(error.into()))?;
     let (journal, entries) = mpsc::channel(journal::CAPACITY);
-    let orchestrator = Orchestrator::new(
-        &storage,
-        &options,
-        &mut record,
-        &package.name,
-        flow,
-        graph,
-        counter,
-        durations,
-        journal,
-    )
-    .await
-    .map_err(|error| interrupted(error.into()))?;
+    let orchestrator =
+        Orchestrator::new(&storage, &options, &mut record, &name, flow, graph, counter, durations, journal)
+            .await
+            .map_err(|error| interrupted(error.into()))?;
     // The loop and the journal run side by side, so that neither outlives the other.
     let (ended, kept) =
         tokio::join!(orchestrator.run(), journal::keep(&*storage, run, entries, &*options.events));

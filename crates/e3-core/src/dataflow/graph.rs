@@ -437,7 +437,7 @@ mod tests {
                 inputs: inputs.iter().map(|input| input.parse().unwrap()).collect(),
                 output: output.parse().unwrap(),
                 each: None,
-                policy: TaskPolicy::default(),
+                policy: TaskPolicy::usual(),
             };
             package.tasks.insert(name.parse().unwrap(), task);
         }

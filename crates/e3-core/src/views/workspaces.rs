@@ -213,12 +213,13 @@ pub async fn deploy(
             Err(WorkspaceError::NotFound(_)) => None,
             Err(error) => return Err(error),
         };
-        let old_package = match old {
-            Some(object) if object == deployment.object => Some(deployment.package.clone()),
+        let other = match old.filter(|object| *object != deployment.object) {
             Some(object) => super::packages::load(storage, object).await.ok(),
             None => None,
         };
-        let mut report = deployment.applied_to(&before, old_package.as_ref(), now);
+        let old_package =
+            if old == Some(deployment.object) { Some(deployment.package) } else { other.as_ref() };
+        let mut report = deployment.applied_to(&before, old_package, now);
         report.is_new_package = old != Some(deployment.object);
         let package = (old != Some(deployment.object))
             .then_some(PackageChange { before: old, after: deployment.object });

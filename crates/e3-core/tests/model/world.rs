@@ -122,13 +122,13 @@ impl World {
                 inputs: task.reads.iter().map(path).collect(),
                 output: Self::task_name(number).parse().unwrap(),
                 each: task.each.then_some(0),
-                policy: TaskPolicy {
+                policy: Arc::new(TaskPolicy {
                     cache: task.cached,
                     retries: task.retries.then_some(retries),
                     timeout_ms: None,
                     resources: resources.map(|(name, amount)| (name.parse().unwrap(), amount)).into(),
                     ..TaskPolicy::default()
-                },
+                }),
             };
             datasets.insert(wired.output.clone(), Slot { kind: kind(task.each), default: None });
             tasks.insert(Self::task_name(number).parse().unwrap(), wired);

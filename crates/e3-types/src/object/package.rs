@@ -1,6 +1,9 @@
 //! `Package`: datasets and the tasks between them. Immutable, and the same bytes wherever it was built.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +47,8 @@ pub struct PackageTask {
     /// The dataset that it writes.
     pub output: DatasetPath,
     /// How it is to be executed.
-    #[serde(default, skip_serializing_if = "TaskPolicy::is_default")]
-    pub policy: TaskPolicy,
+    #[serde(default = "TaskPolicy::usual", skip_serializing_if = "is_usual")]
+    pub policy: Arc<TaskPolicy>,
     /// The task object.
     pub task: Hash,
 }
@@ -136,9 +139,20 @@ impl Default for TaskPolicy {
 }
 
 impl TaskPolicy {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
+    /// That of most tasks: nothing is said of them.
+    pub fn usual() -> Arc<Self> {
+        static USUAL: LazyLock<Arc<TaskPolicy>> = LazyLock::new(Arc::default);
+        Arc::clone(&USUAL)
     }
+
+    /// To be shared: most are the same.
+    pub fn shared(self) -> Arc<Self> {
+        if self == Self::default() { Self::usual() } else { Arc::new(self) }
+    }
+}
+
+fn is_usual(policy: &Arc<TaskPolicy>) -> bool {
+    Arc::ptr_eq(policy, &TaskPolicy::usual()) || **policy == TaskPolicy::default()
 }
 
 impl Package {
@@ -184,7 +198,7 @@ mod tests {
                     inputs: vec!["raw".parse().unwrap()],
                     output: "clean".parse().unwrap(),
                     each: Some(0),
-                    policy: TaskPolicy {
+                    policy: Arc::new(TaskPolicy {
                         cache: false,
                         retries: Some(Retry {
                             max: 2,
@@ -195,7 +209,7 @@ mod tests {
                         resources: BTreeMap::from([("gpu".parse().unwrap(), 2)]),
                         limits: TaskLimits { open_files: Some(64), ..TaskLimits::default() },
                         sandbox: Sandbox::Strict { network: true },
-                    },
+                    }),
                 },
             )]),
         };
@@ -248,7 +262,7 @@ mod tests {
                 inputs: inputs.iter().map(DatasetPath::from).collect(),
                 output: DatasetPath::from(&output),
                 each,
-                policy,
+                policy: Arc::new(policy),
             });
         (
             prop::collection::btree_map(any_name().prop_map(|name| DatasetPath::from(&name)), slot, 0..5),
