@@ -171,3 +171,31 @@ async fn nothing_of_a_process_is_left_when_it_ends() {
         assert_eq!(fs::read_dir(folder.path().join(kind)).unwrap().count(), 0, "{kind}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_object_that_many_stage_for_the_first_time_at_once_is_there_for_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let storages = [Arc::new(create(&folder.path().join("r"))), Arc::new(create(&folder.path().join("r")))];
+    for round in 0..40 {
+        let sources = (0..50).map(|number| Source::Bytes(format!("{round} {number}").into())).collect();
+        let objects = storages[0].objects().put_many(sources).await.unwrap();
+        let to = folder.path().join(round.to_string());
+        fs::create_dir(&to).unwrap();
+        let stage = |number: usize| {
+            let storage = Arc::clone(&storages[number % 2]);
+            let item = |object: &ObjectRef| StageItem {
+                hash: object.hash,
+                size: Some(object.size),
+                to: to.join(format!("{number} {}", object.hash)),
+                access: Access::ReadOnly,
+                executable: false,
+            };
+            let items: Vec<_> = objects.iter().take(20).map(item).collect();
+            tokio::spawn(async move { storage.objects().stage_many(&items).await })
+        };
+        let staging: Vec<_> = (0..8).map(stage).collect();
+        for staged in staging {
+            assert_eq!(staged.await.unwrap().unwrap().len(), 20);
+        }
+    }
+}

@@ -118,7 +118,7 @@ async fn package(storage: &dyn StorageBackend) -> Result<Package> {
         };
         let task = storage.objects().put_bytes(object.encode()).await?.hash;
         package.datasets.insert(name.parse()?, Slot { kind: Kind::File, default: None });
-        let policy = TaskPolicy::default();
+        let policy = TaskPolicy::usual();
         let wired = PackageTask { task, inputs: wired, output: name.parse()?, each: None, policy };
         package.tasks.insert(name.parse()?, wired);
     }

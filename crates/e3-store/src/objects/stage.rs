@@ -11,7 +11,13 @@ use e3_core::{Access, ObjectError, Source, StageItem};
 use e3_types::{Hash, ObjectRef};
 
 use super::{Inner, failed};
-use crate::integrity::{EXECUTABLE, PLAIN, is_sealed, seal};
+use crate::{
+    files::is_missing,
+    integrity::{EXECUTABLE, PLAIN, is_sealed, seal},
+};
+
+/// How often a file is linked that is being replaced by one like it.
+const TRIES: usize = 16;
 
 impl Inner {
     /// Puts an object in its place and returns its size.
@@ -62,34 +68,41 @@ impl Inner {
         if item.access == Access::Private {
             return Ok(false);
         }
-        let path = self.path(&item.hash);
-        let linked = if item.executable {
-            let executable = self.executable_path(&item.hash);
-            let is_sound =
-                |metadata: fs::Metadata| is_sealed(&metadata, EXECUTABLE) && metadata.len() == size;
-            if !fs::metadata(&executable).is_ok_and(is_sound) {
-                self.make_executable(&path, &executable)?;
+        for _ in 0..TRIES {
+            match self.link_now(item, size)? {
+                // Whoever puts the same object at the same time replaces its file, and one that has no name left cannot be
+                // linked.
+                Err(error) if is_missing(&error) && self.file_size(&item.hash)?.is_some() => {}
+                Ok(()) => return Ok(true),
+                Err(error)
+                    // The last two where files of others must not be linked, or there are no links: a copy will do.
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::CrossesDevices
+                            | io::ErrorKind::TooManyLinks
+                            | io::ErrorKind::PermissionDenied
+                            | io::ErrorKind::Unsupported
+                    ) =>
+                {
+                    return Ok(false);
+                }
+                Err(error) => return Err(failed("staging", &item.to, error)),
             }
-            fs::hard_link(&executable, &item.to)
-        } else {
-            fs::hard_link(path, &item.to)
-        };
-        match linked {
-            Ok(()) => Ok(true),
-            Err(error)
-                // The last two where files of others must not be linked, or there are no links: a copy will do.
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::CrossesDevices
-                        | io::ErrorKind::TooManyLinks
-                        | io::ErrorKind::PermissionDenied
-                        | io::ErrorKind::Unsupported
-                ) =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(failed("staging", &item.to, error)),
         }
+        Ok(false)
+    }
+
+    fn link_now(&self, item: &StageItem, size: u64) -> Result<io::Result<()>, ObjectError> {
+        let path = self.path(&item.hash);
+        if !item.executable {
+            return Ok(fs::hard_link(path, &item.to));
+        }
+        let executable = self.executable_path(&item.hash);
+        let is_sound = |metadata: fs::Metadata| is_sealed(&metadata, EXECUTABLE) && metadata.len() == size;
+        if !fs::metadata(&executable).is_ok_and(is_sound) {
+            self.make_executable(&path, &executable)?;
+        }
+        Ok(fs::hard_link(&executable, &item.to))
     }
 
     /// Makes the second inode of an object, the one with the executable bit.

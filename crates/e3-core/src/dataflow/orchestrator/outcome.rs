@@ -15,6 +15,9 @@ use crate::{
     history, runs,
 };
 
+/// How many outputs are looked at in one request at the end.
+const LOOK_AT_ONCE: usize = 8192;
+
 impl Orchestrator<'_> {
     pub(super) async fn ended(
         &mut self,
@@ -159,10 +162,15 @@ impl Orchestrator<'_> {
             _ => None,
         });
         let outputs: Vec<ObjectRef> = outputs.collect();
-        let hashes: Vec<Hash> = outputs.iter().map(|output| output.hash).collect();
-        let sizes = self.storage.objects().stat_many(&hashes).await;
-        let sizes = sizes.map_err(|error| self.interrupted(error))?;
-        Ok(sizes.into_iter().eq(outputs.iter().map(|output| Some(output.size))))
+        for some in outputs.chunks(LOOK_AT_ONCE) {
+            let hashes: Vec<Hash> = some.iter().map(|output| output.hash).collect();
+            let sizes = self.storage.objects().stat_many(&hashes).await;
+            let sizes = sizes.map_err(|error| self.interrupted(error))?;
+            if !sizes.into_iter().eq(some.iter().map(|output| Some(output.size))) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(super) async fn end(&mut self, state: RunState, settles: bool) -> Result<RunReport, DataflowError> {
