@@ -229,7 +229,7 @@ impl<Environment: FnMut(&str) -> Option<OsString>> Builder<Environment> {
 }
 
 /// What the file says of a task.
-fn spec_of<'a>(pipeline: &Pipeline, task: &'a Task) -> Cow<'a, TaskSpec> {
+pub(crate) fn spec_of<'a>(pipeline: &Pipeline, task: &'a Task) -> Cow<'a, TaskSpec> {
     match &task.said {
         Said::Here(spec) => Cow::Borrowed(spec),
         Said::InText(piece) => {

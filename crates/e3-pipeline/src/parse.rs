@@ -401,11 +401,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::build::spec_of;
 
     /// What a file says, taken apart and as a whole.
     fn both(text: &str) -> (Option<String>, Result<String, PipelineError>) {
         let source = &SourceText::new("e3.toml".into(), text);
-        (in_pieces(source).map(|found| format!("{found:?}")), whole(source).map(|found| format!("{found:?}")))
+        let told = |pipeline: Pipeline| {
+            let task = |(name, task)| (name, spec_of(&pipeline, task));
+            let tasks: Vec<_> = pipeline.tasks.iter().map(task).collect();
+            let places: Vec<_> = pipeline.tasks.values().map(|task| (task.kind, &task.span)).collect();
+            let Pipeline { name, version, inputs, outputs, run, .. } = &pipeline;
+            format!("{:?}", (name, version, inputs, outputs, run, tasks, places))
+        };
+        (in_pieces(source).map(told), whole(source).map(told))
     }
 
     #[test]
