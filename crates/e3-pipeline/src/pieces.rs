@@ -94,7 +94,7 @@ impl<'a> Iterator for Headers<'a> {
     type Item = Header<'a>;
 
     fn next(&mut self) -> Option<Header<'a>> {
-        while let Some(token) = self.tokens.next() {
+        for token in self.tokens.by_ref() {
             let is_first = self.is_line_start && self.depth == 0;
             match token.kind() {
                 TokenKind::Whitespace => continue,

@@ -273,7 +273,7 @@ impl ObjectStore for LocalObjects {
         if hashes.len() <= FEW {
             return hashes.iter().map(|hash| self.0.size(hash)).collect();
         }
-        self.blocking(move |inner| inner.sizes(hashes)).await
+        self.blocking(move |inner| inner.sizes(&hashes)).await
     }
 
     async fn list(&self) -> Result<BoxStream<'static, Result<ObjectRef, ObjectError>>, ObjectError> {
@@ -478,8 +478,8 @@ impl Inner {
     }
 
     /// The sizes of many.
-    fn sizes(&self, hashes: Vec<Hash>) -> Result<Vec<Option<u64>>, ObjectError> {
-        let mut sizes = self.small.sizes(&hashes)?;
+    fn sizes(&self, hashes: &[Hash]) -> Result<Vec<Option<u64>>, ObjectError> {
+        let mut sizes = self.small.sizes(hashes)?;
         let missing: Vec<usize> = (0..sizes.len()).filter(|place| sizes[*place].is_none()).collect();
         let size = |place: usize| self.file_size(&hashes[place]).map(|size| (place, size));
         for (place, size) in parallel::for_each(missing, size)? {

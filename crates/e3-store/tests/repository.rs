@@ -9,6 +9,7 @@ use e3_core::{
 };
 use e3_store::{LocalStorage, OpenError};
 use e3_types::ObjectRef;
+use tokio::task::JoinSet;
 
 fn create(root: &Path) -> LocalStorage {
     LocalStorage::create(root, &SystemClock).unwrap()
@@ -191,11 +192,11 @@ async fn an_object_that_many_stage_for_the_first_time_at_once_is_there_for_all()
                 executable: false,
             };
             let items: Vec<_> = objects.iter().take(20).map(item).collect();
-            tokio::spawn(async move { storage.objects().stage_many(&items).await })
+            async move { storage.objects().stage_many(&items).await }
         };
-        let staging: Vec<_> = (0..8).map(stage).collect();
-        for staged in staging {
-            assert_eq!(staged.await.unwrap().unwrap().len(), 20);
+        let staging: JoinSet<_> = (0..8).map(stage).collect();
+        for staged in staging.join_all().await {
+            assert_eq!(staged.unwrap().len(), 20);
         }
     }
 }

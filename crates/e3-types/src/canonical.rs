@@ -40,11 +40,6 @@ struct Object {
 }
 
 impl Canonical {
-    fn push(&mut self, text: &[u8]) -> io::Result<()> {
-        self.out.extend_from_slice(text);
-        Ok(())
-    }
-
     fn integer(&mut self, number: i128) -> io::Result<()> {
         // Most are small, and this is how they are written.
         if number.unsigned_abs() <= 1 << 53 {
@@ -56,7 +51,7 @@ impl Canonical {
     fn number(&mut self, number: f64) -> io::Result<()> {
         let mut text = String::new();
         write_number(number, &mut text);
-        self.push(text.as_bytes())
+        self.out.write_all(text.as_bytes())
     }
 
     /// Puts the members of an object that has ended in order.
@@ -99,11 +94,11 @@ fn refused(message: &str) -> io::Error {
 
 impl Formatter for &mut Canonical {
     fn write_null<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.push(b"null")
+        self.out.write_all(b"null")
     }
 
     fn write_bool<W: ?Sized + io::Write>(&mut self, _: &mut W, value: bool) -> io::Result<()> {
-        self.push(if value { b"true" } else { b"false" })
+        self.out.write_all(if value { b"true" } else { b"false" })
     }
 
     fn write_i8<W: ?Sized + io::Write>(&mut self, _: &mut W, value: i8) -> io::Result<()> {
@@ -161,15 +156,15 @@ impl Formatter for &mut Canonical {
     }
 
     fn begin_string<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.push(b"\"")
+        self.out.write_all(b"\"")
     }
 
     fn end_string<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.push(b"\"")
+        self.out.write_all(b"\"")
     }
 
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, _: &mut W, text: &str) -> io::Result<()> {
-        self.push(text.as_bytes())
+        self.out.write_all(text.as_bytes())
     }
 
     fn write_char_escape<W: ?Sized + io::Write>(&mut self, _: &mut W, escape: CharEscape) -> io::Result<()> {
@@ -177,7 +172,7 @@ impl Formatter for &mut Canonical {
             CharEscape::Quote => '"',
             CharEscape::ReverseSolidus => '\\',
             // It needs none.
-            CharEscape::Solidus => return self.push(b"/"),
+            CharEscape::Solidus => return self.out.write_all(b"/"),
             CharEscape::Backspace => '\u{8}',
             CharEscape::FormFeed => '\u{c}',
             CharEscape::LineFeed => '\n',
@@ -187,30 +182,30 @@ impl Formatter for &mut Canonical {
         };
         let mut text = String::new();
         write_char(char, &mut text);
-        self.push(text.as_bytes())
+        self.out.write_all(text.as_bytes())
     }
 
     fn write_byte_array<W: ?Sized + io::Write>(&mut self, _: &mut W, bytes: &[u8]) -> io::Result<()> {
-        self.push(b"[")?;
+        self.out.write_all(b"[")?;
         for (position, byte) in bytes.iter().enumerate() {
             if position > 0 {
-                self.push(b",")?;
+                self.out.write_all(b",")?;
             }
             self.integer((*byte).into())?;
         }
-        self.push(b"]")
+        self.out.write_all(b"]")
     }
 
     fn begin_array<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.push(b"[")
+        self.out.write_all(b"[")
     }
 
     fn end_array<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.push(b"]")
+        self.out.write_all(b"]")
     }
 
     fn begin_array_value<W: ?Sized + io::Write>(&mut self, _: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { self.push(b",") }
+        if first { Ok(()) } else { self.out.write_all(b",") }
     }
 
     fn end_array_value<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
@@ -219,7 +214,7 @@ impl Formatter for &mut Canonical {
 
     fn begin_object<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
         self.open.push(Object::default());
-        self.push(b"{")
+        self.out.write_all(b"{")
     }
 
     fn end_object<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
@@ -227,12 +222,12 @@ impl Formatter for &mut Canonical {
         if object.is_out_of_order {
             self.sort(object.members)?;
         }
-        self.push(b"}")
+        self.out.write_all(b"}")
     }
 
     fn begin_object_key<W: ?Sized + io::Write>(&mut self, _: &mut W, first: bool) -> io::Result<()> {
         if !first {
-            self.push(b",")?;
+            self.out.write_all(b",")?;
         }
         let start = self.out.len();
         self.open
@@ -256,7 +251,7 @@ impl Formatter for &mut Canonical {
     }
 
     fn begin_object_value<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
-        self.push(b":")
+        self.out.write_all(b":")
     }
 
     fn end_object_value<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
@@ -304,7 +299,7 @@ mod tests {
         byte: char,
         by_number: BTreeMap<i32, u8>,
         by_text: HashMap<&'a str, [u8; 2]>,
-        nothing: BTreeMap<String, ()>,
+        nothing: BTreeMap<String, u8>,
     }
 
     #[test]
@@ -337,17 +332,19 @@ mod tests {
         assert_eq!(String::from_utf8(written).unwrap(), String::from_utf8(by_tree(&everything)).unwrap());
     }
 
+    struct Twice;
+
+    impl Serialize for Twice {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map([("b", 1), ("a", 2), ("b", 3)])
+        }
+    }
+
     #[test]
     fn what_would_lose_something_is_refused() {
         let refused = |message: String, expected: &str| assert!(message.contains(expected), "{message}");
         refused(to_canonical(&9_007_199_254_740_993_u64).unwrap_err().to_string(), "write it as a string");
         refused(to_canonical(&u128::MAX).unwrap_err().to_string(), "127 bits");
-        struct Twice;
-        impl Serialize for Twice {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_map([("b", 1), ("a", 2), ("b", 3)])
-            }
-        }
         refused(to_canonical(&Twice).unwrap_err().to_string(), "the key \"b\" appears twice");
     }
 

@@ -13,7 +13,7 @@ use e3_core::{
 };
 use e3_pipeline::{RunSettings, most_similar};
 use e3_store::LocalStorage;
-use e3_types::{DatasetPath, ErrorClass, ExecutionId, Failure, Name, Package, RunState};
+use e3_types::{DatasetPath, ErrorClass, ExecutionId, Failure, Name, ObjectRef, Package, RunState};
 
 use crate::{
     args::{ExecuteArgs, Limit, Progress, SelectArgs},
@@ -36,12 +36,25 @@ pub(crate) struct Finished {
     pub(crate) interrupted: Option<Exit>,
 }
 
+/// What is known before a run of the pipeline that is to be run.
+pub(crate) struct Given {
+    pub(crate) settings: RunSettings,
+    /// A package that is in memory already.
+    pub(crate) package: Option<(ObjectRef, Package)>,
+}
+
+impl From<RunSettings> for Given {
+    fn from(settings: RunSettings) -> Self {
+        Self { settings, package: None }
+    }
+}
+
 pub(crate) async fn execute(
     context: &Context,
     storage: Arc<LocalStorage>,
     lease: &WorkspaceLease,
     args: &ExecuteArgs,
-    settings: RunSettings,
+    Given { settings, package }: Given,
     interrupts: &mut Interrupts,
     cancellation: Cancellation,
 ) -> Result<Finished> {
@@ -66,6 +79,7 @@ pub(crate) async fn execute(
         restart_on_change: args.restart_on_change,
         run: args.run_id,
         cancellation: cancellation.clone(),
+        package,
     };
     if args.keep_scratch {
         let kept = kept_scratch(&storage);

@@ -20,7 +20,7 @@ use e3_types::{DatasetPath, Kind, Package, RunState, Timestamp};
 
 use super::{
     detach,
-    execute::{self, Finished},
+    execute::{self, Finished, Given},
     plan,
     stage::Stage,
     watch, workspace,
@@ -51,7 +51,7 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
     let lease = WorkspaceLease::acquire(&*round.storage, &context.workspace, &context.holder).await?;
     round.deploy(&lease, &mut prepared, args.reset).await?;
     let mut interrupts = Interrupts::listen()?;
-    let finished = round.execute(&lease, &prepared, &mut interrupts, Cancellation::default()).await?;
+    let finished = round.execute(&lease, prepared.give(), &mut interrupts, Cancellation::default()).await?;
     round.finish(&lease, &prepared, finished, &mut interrupts).await
 }
 
@@ -67,7 +67,7 @@ pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> 
     let lease = WorkspaceLease::acquire(&*storage, &context.workspace, &context.holder).await?;
     let mut interrupts = Interrupts::listen()?;
     let cancellation = Cancellation::default();
-    let settings = context.run_settings()?;
+    let settings = context.run_settings()?.into();
     let finished = execute::execute(
         context,
         Arc::clone(&storage),
@@ -85,8 +85,16 @@ pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> 
 pub(crate) struct Prepared {
     compiler: Compiler,
     pub(crate) compiled: Compiled,
-    /// The package, if it is known.
+    /// The package, if it is known. It may be large: a run takes it, and forgets it as soon as it can.
     package: Option<Package>,
+}
+
+impl Prepared {
+    /// What a run is given of it.
+    pub(crate) fn give(&mut self) -> Given {
+        let package = self.package.take().map(|package| (self.compiled.package, package));
+        Given { settings: self.compiled.run.clone(), package }
+    }
 }
 
 /// One round of `run`: read, deploy, execute, put the outputs in place.
@@ -134,7 +142,7 @@ impl<'a> Round<'a> {
         }
         let TrackReport { values, looks, .. } = track(context, storage, &sources).await?;
         let package = self.package(prepared).await?;
-        let deployment = Deployment { object, package: &package, tracked: &values, looks, reset };
+        let deployment = Deployment { object, package, tracked: &values, looks, reset };
         let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
         self.tell_kept(&report.kept, &prepared.compiled.tracked, report.is_new_package);
         for path in &report.dropped {
@@ -143,14 +151,15 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// The package itself, with all that a run needs of it in the store. It may be large, so it is not kept.
-    async fn package(&self, prepared: &mut Prepared) -> Result<Package> {
+    /// The package itself, with all that a run needs of it in the store.
+    async fn package<'p>(&self, prepared: &'p mut Prepared) -> Result<&'p Package> {
         let Self { context, storage, .. } = self;
         let Prepared { compiler, compiled, package } = prepared;
-        if let Some(package) = package.take() {
-            return Ok(package);
+        if package.is_none() {
+            let variable = |name: &str| context.variable(name);
+            *package = Some(compiler.complete(&**storage, compiled, variable).await?);
         }
-        Ok(compiler.complete(&**storage, compiled, |name| context.variable(name)).await?)
+        Ok(package.as_ref().expect("it was brought in above"))
     }
 
     fn tell_kept(&self, kept: &[DatasetPath], tracked: &[Tracked], is_new_package: bool) {
@@ -177,13 +186,12 @@ impl<'a> Round<'a> {
     pub(crate) async fn execute(
         &self,
         lease: &WorkspaceLease,
-        prepared: &Prepared,
+        given: Given,
         interrupts: &mut Interrupts,
         cancellation: Cancellation,
     ) -> Result<Finished> {
-        let settings = prepared.compiled.run.clone();
         let (storage, args) = (Arc::clone(&self.storage), &self.args.execute);
-        execute::execute(self.context, storage, lease, args, settings, interrupts, cancellation).await
+        execute::execute(self.context, storage, lease, args, given, interrupts, cancellation).await
     }
 
     /// The outputs are part of what is reported, so they are in place before it is.
@@ -194,12 +202,15 @@ impl<'a> Round<'a> {
         mut finished: Finished,
         interrupts: &mut Interrupts,
     ) -> Result<Exit> {
-        let outputs = &prepared.compiled.outputs;
-        match self.place(outputs, &finished.report).await {
-            Err(error) if error.exit == Exit::Corrupt && self.drop_incomplete(outputs).await? => {
+        match self.place(&prepared.compiled.outputs, &finished.report).await {
+            Err(error)
+                if error.exit == Exit::Corrupt
+                    && self.drop_incomplete(&prepared.compiled.outputs).await? =>
+            {
                 self.note("something in an output is no longer in the store: making it again".to_owned());
-                finished = self.execute(lease, prepared, interrupts, Cancellation::default()).await?;
-                self.place(outputs, &finished.report).await?;
+                let again = prepared.compiled.run.clone().into();
+                finished = self.execute(lease, again, interrupts, Cancellation::default()).await?;
+                self.place(&prepared.compiled.outputs, &finished.report).await?;
             }
             other => other?,
         }

@@ -126,7 +126,7 @@ async fn repair(context: &Context, storage: &Arc<LocalStorage>, found: &Verifica
             Arc::clone(storage),
             lease,
             &args,
-            settings,
+            settings.into(),
             &mut interrupts,
             cancellation,
         );

@@ -45,12 +45,12 @@ pub(crate) async fn watch(
             Ok::<_, CliError>((prepared, head))
         };
         match there.await {
-            Ok((prepared, head)) => {
+            Ok((mut prepared, head)) => {
                 (reset, complaint) = (false, None);
                 let beside = (prepared.compiled.outputs.clone(), prepared.compiled.run.clone());
                 if done != Some((head, beside.clone())) {
                     let cancellation = Cancellation::default();
-                    let run = round.execute(&lease, &prepared, &mut interrupts, cancellation.clone());
+                    let run = round.execute(&lease, prepared.give(), &mut interrupts, cancellation.clone());
                     let finished = tokio::select! {
                         finished = run => finished?,
                         never = follow(&round, &prepared, &mut files, &cancellation) => match never {},

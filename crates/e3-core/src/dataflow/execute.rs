@@ -35,7 +35,7 @@ pub async fn dataflow_execute(
 pub async fn dataflow_execute_held(
     storage: Arc<dyn StorageBackend>,
     lease: &WorkspaceLease,
-    options: DataflowOptions,
+    mut options: DataflowOptions,
 ) -> Result<RunReport, DataflowError> {
     let workspace = lease.workspace();
     let failed = |error: crate::RefError| WorkspaceError::Storage(error.into());
@@ -66,7 +66,10 @@ pub async fn dataflow_execute_held(
         let report = settled::run(&*storage, &options, record, &settled).await.map_err(failed)?;
         return Ok(RunReport { lost, ..report });
     }
-    let package = packages::load(&*storage, deployed.package).await?;
+    let package = match options.package.take().filter(|(object, _)| *object == deployed.package) {
+        Some((_, package)) => package,
+        None => packages::load(&*storage, deployed.package).await?,
+    };
     let graph = graph(&package, &options.targets, &options.force)?;
     check_limits(&graph, &options.limits)?;
 

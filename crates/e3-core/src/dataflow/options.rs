@@ -7,8 +7,8 @@ use std::{
 };
 
 use e3_types::{
-    DatasetPath, ErrorClass, ExecutionId, Failure, Name, RunId, RunReason, RunState, RunSummary,
-    WorkspaceName,
+    DatasetPath, ErrorClass, ExecutionId, Failure, Name, ObjectRef, Package, RunId, RunReason, RunState,
+    RunSummary, WorkspaceName,
 };
 
 use super::{pattern::NamePattern, state::OnFailure};
@@ -44,6 +44,8 @@ pub struct DataflowOptions {
     pub run: Option<RunId>,
     /// How to stop the run.
     pub cancellation: Cancellation,
+    /// A package that the caller has in memory: if it is what is deployed, it is not read again.
+    pub package: Option<(ObjectRef, Package)>,
 }
 
 /// Which tasks are executed although their result may be known.
@@ -195,6 +197,7 @@ impl DataflowOptions {
             restart_on_change: false,
             run: None,
             cancellation: Cancellation::default(),
+            package: None,
         }
     }
 

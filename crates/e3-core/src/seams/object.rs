@@ -161,15 +161,23 @@ pub trait ObjectStoreExt: ObjectStore {
     /// A whole object of at most `limit` bytes.
     async fn get_bytes(&self, hash: &Hash, limit: u64) -> Result<Bytes, ObjectError> {
         let mut pieces = self.get(hash, 0..limit.saturating_add(1)).await?;
-        let mut whole = BytesMut::new();
+        let first = pieces.try_next().await?.unwrap_or_default();
+        let Some(second) = pieces.try_next().await? else {
+            return if first.len() as u64 > limit {
+                Err(too_large(self, hash, limit).await?)
+            } else {
+                Ok(first)
+            };
+        };
+        // No more than is needed: it may be large.
+        let size = self.stat(hash).await?.unwrap_or_default().min(limit);
+        let mut whole = BytesMut::with_capacity(usize::try_from(size).unwrap_or_default());
+        whole.extend_from_slice(&first);
+        whole.extend_from_slice(&second);
         while let Some(piece) = pieces.try_next().await? {
             whole.extend_from_slice(&piece);
         }
-        if whole.len() as u64 > limit {
-            let size = self.stat(hash).await?.unwrap_or(whole.len() as u64);
-            return Err(ObjectError::TooLarge { hash: *hash, size, limit });
-        }
-        Ok(whole.freeze())
+        if whole.len() as u64 > limit { Err(too_large(self, hash, limit).await?) } else { Ok(whole.freeze()) }
     }
 
     /// A whole object as a stream.
@@ -179,3 +187,13 @@ pub trait ObjectStoreExt: ObjectStore {
 }
 
 impl<T: ObjectStore + ?Sized> ObjectStoreExt for T {}
+
+/// The error of an object that is larger than `limit`.
+async fn too_large<Store: ObjectStore + ?Sized>(
+    store: &Store,
+    hash: &Hash,
+    limit: u64,
+) -> Result<ObjectError, ObjectError> {
+    let size = store.stat(hash).await?.unwrap_or(limit);
+    Ok(ObjectError::TooLarge { hash: *hash, size, limit })
+}
