@@ -118,7 +118,7 @@ fn package(count: usize, task: Hash) -> Package {
             inputs,
             output: name.parse().unwrap(),
             each: None,
-            policy: TaskPolicy::default(),
+            policy: TaskPolicy::usual(),
         };
         tasks.insert(name.parse().unwrap(), wired);
     }
