@@ -20,7 +20,9 @@ const APPLICATION: i64 = 0x6533_6462;
 const TABLES: &str = "
     CREATE TABLE refs (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE counters (workspace TEXT PRIMARY KEY, changes INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE small (hash BLOB PRIMARY KEY, put INTEGER NOT NULL, bytes BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE small (
+        hash BLOB PRIMARY KEY CHECK (length(hash) = 32), put INTEGER NOT NULL, bytes BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// How long a connection waits for another process's transaction. These take milliseconds.
@@ -125,10 +127,11 @@ impl Readers {
         read: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
     ) -> Result<T, Unavailable> {
         match self.of_writer.try_lock() {
-            Ok(mut connection) => {
+            // Should the writer have failed to end a transaction, nobody is to read in it.
+            Ok(mut connection) if connection.is_autocommit() => {
                 read(&mut connection).map_err(|error| unavailable(doing, &self.path, error))
             }
-            Err(_) => self.with(doing, read),
+            _ => self.with(doing, read),
         }
     }
 

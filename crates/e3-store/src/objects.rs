@@ -108,22 +108,22 @@ impl LocalObjects {
     }
 
     pub(crate) async fn put_aside(&self, hashes: Vec<Hash>) -> Result<(), ObjectError> {
-        let judge = move |inner: &Inner| {
-            let mut rows = Vec::new();
+        self.blocking(move |inner| {
             for hash in hashes {
                 let path = inner.path(&hash);
                 let judged = inner.quarantine.judge(&hash, &path, || inner.incoming_path());
                 judged.map_err(|error| failed("reading", &path, error))?;
-                rows.extend(inner.judge_row(&hash)?.then_some(hash));
             }
-            Ok(rows)
-        };
-        let rows = self.blocking(judge).await?;
-        if rows.is_empty() { Ok(()) } else { self.forget_rows(rows).await }
+            Ok(())
+        })
+        .await
     }
 
     /// Removes rows, and lets whoever has a stamp know.
     async fn forget_rows(&self, rows: Vec<Hash>) -> Result<(), ObjectError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         self.0.small.forget(rows.clone()).await?;
         self.blocking(move |inner| inner.tell_of_removal(&rows)).await
     }
@@ -277,36 +277,36 @@ impl ObjectStore for LocalObjects {
     }
 
     async fn list(&self) -> Result<BoxStream<'static, Result<ObjectRef, ObjectError>>, ObjectError> {
-        let objects = self.blocking(Inner::list).await?;
+        let (objects, altered) = self.blocking(Inner::list).await?;
+        let rows: Vec<Hash> = altered.iter().map(|(hash, _)| *hash).collect();
+        let keep =
+            move |inner: &Inner| altered.iter().try_for_each(|(hash, bytes)| inner.keep_aside(hash, bytes));
+        self.blocking(keep).await?;
+        self.forget_rows(rows).await?;
         Ok(stream::iter(objects.into_iter().map(Ok)).boxed())
     }
 
     async fn delete_many(&self, hashes: &[Hash], older_than: Timestamp) -> Result<u64, ObjectError> {
         let hashes = hashes.to_vec();
         let deleted = self.blocking(move |inner| {
-            // A file that was staged lately speaks for its row as well.
-            let mut rows = inner.small.older(&hashes, older_than)?;
-            let mut spared = HashSet::new();
-            for hash in &rows {
-                if inner.is_younger(hash, older_than)? {
-                    spared.insert(*hash);
+            let rows = inner.small.are_older(&hashes, older_than)?;
+            let (mut gone, mut old_rows) = (HashSet::new(), Vec::new());
+            for hash in hashes {
+                // The younger of the two speaks for both.
+                let row = rows.get(&hash);
+                if row == Some(&false) || inner.is_younger(&hash, older_than)? {
+                    continue;
+                }
+                let had_file = inner.delete_file(&hash)?;
+                if (had_file || row.is_some()) && gone.insert(hash) && row.is_some() {
+                    old_rows.push(hash);
                 }
             }
-            rows.retain(|hash| !spared.contains(hash));
-            let mut gone = HashSet::new();
-            for hash in &hashes {
-                if inner.delete(hash, older_than)? {
-                    gone.insert(*hash);
-                }
-            }
-            Ok((rows, gone))
+            Ok((gone.len() as u64, old_rows))
         });
-        let (rows, mut gone) = deleted.await?;
-        if !rows.is_empty() {
-            gone.extend(rows.iter().copied());
-            self.forget_rows(rows).await?;
-        }
-        Ok(gone.len() as u64)
+        let (deleted, old_rows) = deleted.await?;
+        self.forget_rows(old_rows).await?;
+        Ok(deleted)
     }
 }
 

@@ -9,6 +9,7 @@ use e3_core::{
 };
 use e3_store::{LocalStorage, OpenError};
 use e3_types::ObjectRef;
+use futures::TryStreamExt;
 use tokio::task::JoinSet;
 
 fn create(root: &Path) -> LocalStorage {
@@ -199,4 +200,80 @@ async fn an_object_that_many_stage_for_the_first_time_at_once_is_there_for_all()
             assert_eq!(staged.unwrap().len(), 20);
         }
     }
+}
+
+/// Puts objects that become rows, and damages one of them.
+async fn with_a_damaged_row(root: &Path) -> (LocalStorage, Vec<ObjectRef>) {
+    let storage = create(root);
+    let sources = || (0..50).map(|number| Source::Bytes(format!("row {number}").into())).collect();
+    let objects = storage.objects().put_many(sources()).await.unwrap();
+    assert!(!object_path(root, &objects[7]).exists(), "it is a row");
+    let connection = rusqlite::Connection::open(root.join("db.sqlite")).unwrap();
+    let damage = "UPDATE small SET bytes = CAST('ROW 7' AS BLOB) WHERE hash = ?1";
+    assert_eq!(connection.execute(damage, [objects[7].hash.as_bytes()]).unwrap(), 1);
+    (storage, objects)
+}
+
+#[tokio::test]
+async fn a_row_that_was_altered_is_never_served_and_can_be_put_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, objects) = with_a_damaged_row(folder.path()).await;
+    let (store, damaged) = (storage.objects(), objects[7].hash);
+    let hashes: Vec<_> = objects.iter().map(|object| object.hash).collect();
+    for sizes in [store.stat_many(&hashes).await.unwrap(), store.stat_many(&hashes[7..8]).await.unwrap()] {
+        assert_eq!(sizes.iter().filter(|size| size.is_none()).count(), 1);
+    }
+    assert!(matches!(store.get(&damaged, 0..9).await.map(drop), Err(ObjectError::NotFound(_))));
+    let to = folder.path().join("staged");
+    let (size, access) = (None, Access::ReadOnly);
+    let item = StageItem { hash: damaged, size, to: to.clone(), access, executable: false };
+    let staged = store.stage_many(std::slice::from_ref(&item)).await;
+    assert!(matches!(staged, Err(ObjectError::NotFound(_))) && !to.exists());
+    // Together with others, as a row; alone it gets a file.
+    let sources = (0..50).map(|number| Source::Bytes(format!("row {number}").into())).collect();
+    assert_eq!(store.put_many(sources).await.unwrap(), objects);
+    assert_eq!(store.get_bytes(&damaged, 9).await.unwrap(), "row 7");
+    store.stage_many(&[item]).await.unwrap();
+    assert_eq!(fs::read(to).unwrap(), b"row 7");
+}
+
+#[tokio::test]
+async fn a_row_that_was_altered_is_put_aside_when_all_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (storage, objects) = with_a_damaged_row(folder.path()).await;
+    // Also if the object has a sound file as well.
+    storage.objects().put_bytes("row 7").await.unwrap();
+    let stamp = storage.object_stamp().await.unwrap();
+    let listed =
+        async || -> Vec<ObjectRef> { storage.objects().list().await.unwrap().try_collect().await.unwrap() };
+    assert_eq!(listed().await.len(), 50);
+    let aside = storage.quarantined().unwrap();
+    let expected = format!("{}-{}", objects[7].hash, ObjectRef::of(b"ROW 7").hash);
+    assert_eq!(aside.into_iter().collect::<Vec<_>>(), [expected]);
+    assert_ne!(storage.object_stamp().await.unwrap(), stamp);
+    fs::remove_file(object_path(folder.path(), &objects[7])).unwrap();
+    assert_eq!(listed().await.len(), 49);
+    assert_eq!(storage.objects().stat(&objects[7].hash).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_object_is_as_young_as_the_younger_of_its_row_and_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = create(folder.path());
+    let sources = (0..50).map(|number| Source::Bytes(format!("row {number}").into())).collect();
+    let objects = storage.objects().put_many(sources).await.unwrap();
+    let (first, second) = (objects[0].hash, objects[1].hash);
+    storage.objects().put_bytes("row 0").await.unwrap();
+    let connection = rusqlite::Connection::open(folder.path().join("db.sqlite")).unwrap();
+    connection.execute("UPDATE small SET put = 5", []).unwrap();
+    let delete = |than: u64| {
+        let than = e3_types::Timestamp::from_unix_ms(than);
+        let objects = storage.objects();
+        async move { objects.delete_many(&[first, second, first], than).await.unwrap() }
+    };
+    assert_eq!(delete(5).await, 0);
+    assert_eq!(delete(6).await, 1, "the file of the other is younger");
+    assert_eq!(storage.objects().stat_many(&[first, second]).await.unwrap(), [Some(5), None]);
+    assert_eq!(delete(u64::MAX).await, 1);
+    assert_eq!(storage.objects().stat_many(&[first, second]).await.unwrap(), [None, None]);
 }

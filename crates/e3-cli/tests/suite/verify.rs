@@ -175,3 +175,48 @@ fn work_in_a_sandbox_is_executed_again_in_one() {
     project.done(&["verify", "--sample", "100%"]);
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
+
+/// Changes a small object in the database; false if there is none with that text.
+fn rot_row(project: &Project, text: &str, other: &str) -> bool {
+    let connection = rusqlite::Connection::open(project.at(".e3/db.sqlite")).unwrap();
+    let change = "UPDATE small SET bytes = CAST(replace(CAST(bytes AS TEXT), ?1, ?2) AS BLOB) WHERE hash = \
+                  (SELECT hash FROM small WHERE instr(bytes, CAST(?1 AS BLOB)) LIMIT 1)";
+    connection.execute(change, (text, other)).unwrap() == 1
+}
+
+#[test]
+fn an_altered_row_is_no_object_and_is_made_again() {
+    let mut pipeline = "[inputs]\nall = { dir = \"src\" }\n\
+                        [tasks.names]\ncommand = \"find {all} -name evil > {output}\"\n"
+        .to_owned();
+    for number in 0..40 {
+        pipeline += &format!("[tasks.t{number}]\ncommand = \"echo {number} > {{output}}\"\n");
+    }
+    let project = Project::new(&pipeline);
+    for number in 0..40 {
+        fs::create_dir_all(project.at(&format!("src/{number}"))).unwrap();
+        project.write(&format!("src/{number}/name"), &format!("{number}\n"));
+    }
+    project.done(&["run"]);
+    let is_right = || {
+        assert_eq!(project.done(&["get", "names"]).stdout, "");
+        for number in [7, 9] {
+            assert_eq!(project.done(&["get", &format!("t{number}")]).stdout, format!("{number}\n"));
+        }
+        assert!(project.done(&["verify"]).stdout.contains("all sound"));
+    };
+    // Of a folder in the input, of a source file, of a task: a run makes it again, and so does a repair.
+    for (text, other) in [("name", "evil"), ("17\n", "18\n"), ("echo 7", "echo 8")] {
+        assert!(rot_row(&project, text, other));
+        project.done(&["run", "--force"]);
+        is_right();
+    }
+    for (text, other) in [("name", "evil"), ("27\n", "28\n"), ("echo 9", "echo 8")] {
+        assert!(rot_row(&project, text, other));
+        let said = project.e3(&["verify", "--repair"]);
+        assert!(said.code == Some(0) && said.stdout.contains("all sound"), "{text}: {said:?}");
+        is_right();
+        project.done(&["run", "--force"]);
+        is_right();
+    }
+}

@@ -10,8 +10,8 @@ use futures::TryStreamExt;
 
 pub use self::sample::{Replay, ReplayVerdict, SampleOptions, sample};
 use crate::{
-    ExecutionKey, ObjectError, ObjectStore, PackageError, RefError, StorageBackend, StorageError, TreeEntry,
-    WorkspaceError, datasets, executions, packages, read_tree, runs, workspaces,
+    ExecutionKey, ObjectError, ObjectStore, PackageError, RefError, StorageBackend, StorageError,
+    WorkspaceError, datasets, executions, packages, runs, tree::tree_objects, workspaces,
 };
 
 /// What was found.
@@ -271,11 +271,8 @@ async fn first_missing(
 ) -> Result<Option<Hash>, StorageError> {
     let mut needed = vec![object];
     if kind == Kind::Dir && !corrupt.contains(&object.hash) {
-        match read_tree(objects, &object).await {
-            Ok(entries) => needed.extend(entries.into_iter().filter_map(|(_, entry)| match entry {
-                TreeEntry::File(file) => Some(file.object),
-                TreeEntry::Dir | TreeEntry::Symlink(_) => None,
-            })),
+        match tree_objects(objects, &object).await {
+            Ok((dirs, files)) => needed.extend(dirs.into_iter().chain(files)),
             Err(ObjectError::NotFound(hash) | ObjectError::Corrupt { hash, .. }) => {
                 return Ok(Some(hash));
             }

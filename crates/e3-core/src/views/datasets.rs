@@ -154,8 +154,7 @@ pub async fn read_roots(
     refs: &dyn RefStore,
     workspace: &WorkspaceName,
 ) -> Result<BTreeMap<DatasetPath, DatasetRef>, RefError> {
-    let found = refs.scan(Scan::under(&[&"workspaces", workspace, &"data"])).await?;
-    found.into_iter().map(|(name, value)| by_path(&name, &value)).collect()
+    all_under(refs, Scan::under(&[&"workspaces", workspace, &"data"])).await
 }
 
 /// What an input holds.
@@ -181,8 +180,29 @@ pub async fn read_outputs(
     refs: &dyn RefStore,
     workspace: &WorkspaceName,
 ) -> Result<BTreeMap<DatasetPath, DatasetRef>, RefError> {
-    let found = refs.scan(Scan::under(&[&"outputs", workspace])).await?;
-    found.into_iter().map(|(name, value)| by_path(&name, &value)).collect()
+    all_under(refs, Scan::under(&[&"outputs", workspace])).await
+}
+
+/// How many records are read at once: there may be many.
+const PAGE: usize = 4096;
+
+async fn all_under(
+    refs: &dyn RefStore,
+    mut scan: Scan,
+) -> Result<BTreeMap<DatasetPath, DatasetRef>, RefError> {
+    scan.limit = PAGE;
+    let mut all = BTreeMap::new();
+    loop {
+        let page = refs.scan(scan.clone()).await?;
+        for (name, value) in &page {
+            let (path, value) = by_path(name, value)?;
+            all.insert(path, value);
+        }
+        match page.last() {
+            Some((name, _)) if page.len() == PAGE => scan.after = Some(name.clone()),
+            _ => return Ok(all),
+        }
+    }
 }
 
 fn by_path(name: &RefName, value: &[u8]) -> Result<(DatasetPath, DatasetRef), RefError> {

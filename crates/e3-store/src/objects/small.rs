@@ -6,6 +6,7 @@
 //! it: most are not staged again, and those that are will be often.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read},
     path::Path,
@@ -48,53 +49,69 @@ impl SmallObjects {
         self.writer.put_small(objects).await
     }
 
+    /// The bytes of an object, if they are what its name says. A row has no seal that would tell of a change, but to hash so few
+    /// bytes costs no more than to look at a file.
     pub(super) fn get(&self, hash: &Hash) -> Result<Option<Bytes>, Unavailable> {
         self.readers.with_any("reading an object", |connection| {
             let mut select = connection.prepare_cached("SELECT bytes FROM small WHERE hash = ?1")?;
             let bytes: Option<Vec<u8>> = select.query_row([hash.as_bytes()], |row| row.get(0)).optional()?;
-            Ok(bytes.map(Bytes::from))
+            Ok(bytes.filter(|bytes| Hash::of(bytes) == *hash).map(Bytes::from))
         })
     }
 
-    /// The sizes of objects, where they are there.
+    /// The sizes of objects that are there and what their names say.
     pub(super) fn sizes(&self, hashes: &[Hash]) -> Result<Vec<Option<u64>>, Unavailable> {
         // Rows that are near each other are read together.
         let mut places: Vec<usize> = (0..hashes.len()).collect();
         places.sort_unstable_by_key(|place| hashes[*place]);
         self.readers.with("looking for objects", |connection| {
             let transaction = connection.unchecked_transaction()?;
-            let mut select = transaction.prepare_cached("SELECT length(bytes) FROM small WHERE hash = ?1")?;
+            let mut select = transaction.prepare_cached("SELECT bytes FROM small WHERE hash = ?1")?;
             let mut sizes = vec![None; hashes.len()];
             for place in places {
-                let size: Option<i64> =
-                    select.query_row([hashes[place].as_bytes()], |row| row.get(0)).optional()?;
-                sizes[place] = size.map(i64::cast_unsigned);
+                let size = select.query_row([hashes[place].as_bytes()], |row| {
+                    let bytes = row.get_ref(0)?.as_blob()?;
+                    Ok((Hash::of(bytes) == hashes[place]).then_some(bytes.len() as u64))
+                });
+                sizes[place] = size.optional()?.flatten();
             }
             Ok(sizes)
         })
     }
 
-    pub(super) fn list(&self) -> Result<Vec<ObjectRef>, Unavailable> {
+    /// All objects, and the rows that are not what their names say.
+    pub(super) fn list(&self) -> Result<(Vec<ObjectRef>, Vec<(Hash, Bytes)>), Unavailable> {
         self.readers.with("listing objects", |connection| {
-            let mut select = connection.prepare("SELECT hash, length(bytes) FROM small")?;
-            let object = |row: &rusqlite::Row<'_>| {
-                let size = row.get::<_, i64>(1)?.cast_unsigned();
-                Ok(ObjectRef { hash: Hash::from_bytes(row.get(0)?), size })
-            };
-            select.query_map([], object)?.collect()
+            let (mut objects, mut altered) = (Vec::new(), Vec::new());
+            let mut select = connection.prepare("SELECT hash, bytes FROM small")?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let (hash, bytes) = (Hash::from_bytes(row.get(0)?), row.get_ref(1)?.as_blob()?);
+                let object = ObjectRef::of(bytes);
+                if object.hash == hash {
+                    objects.push(object);
+                } else {
+                    altered.push((hash, Bytes::copy_from_slice(bytes)));
+                }
+            }
+            Ok((objects, altered))
         })
     }
 
-    /// Those of the objects that were put before a time.
-    pub(super) fn older(&self, hashes: &[Hash], than: Timestamp) -> Result<Vec<Hash>, Unavailable> {
+    /// Which of the objects are rows, and whether those were put before a time.
+    pub(super) fn are_older(
+        &self,
+        hashes: &[Hash],
+        than: Timestamp,
+    ) -> Result<HashMap<Hash, bool>, Unavailable> {
         let than = i64::try_from(than.unix_ms()).unwrap_or(i64::MAX);
         self.readers.with("looking for objects", |connection| {
             let mut select = connection.prepare_cached("SELECT put < ?2 FROM small WHERE hash = ?1")?;
-            let mut older = Vec::new();
+            let mut older = HashMap::new();
             for hash in hashes {
                 let found: Option<bool> =
                     select.query_row((hash.as_bytes(), than), |row| row.get(0)).optional()?;
-                older.extend(found.unwrap_or(false).then_some(*hash));
+                older.extend(found.map(|is_older| (*hash, is_older)));
             }
             Ok(older)
         })
@@ -130,10 +147,14 @@ fn read_small(path: &Path) -> io::Result<Option<Bytes>> {
     Ok(None)
 }
 
+/// It does not wait either, should the file have become a pipe.
+#[cfg(target_os = "linux")]
+const QUIETLY: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOATIME).union(OFlags::NONBLOCK);
+
 /// Opens a file for reading without a note of it in the file's access time, which would be written for each of them.
 fn open_quietly(path: &Path) -> io::Result<File> {
     #[cfg(target_os = "linux")]
-    match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOATIME, Mode::empty()) {
+    match rustix::fs::open(path, QUIETLY, Mode::empty()) {
         // Only the owner of a file may do so.
         Err(Errno::PERM) => {}
         other => return Ok(File::from(other?)),
@@ -141,12 +162,13 @@ fn open_quietly(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Writes objects in the transaction of a connection.
+/// Writes objects in the transaction of a connection. A row that is not what its name says becomes what it should be.
 pub(crate) fn insert(connection: &Connection, objects: &[(Hash, Bytes)]) -> rusqlite::Result<()> {
     let now: i64 =
         connection.query_row("SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)", [], |row| row.get(0))?;
     let mut insert = connection.prepare_cached(
-        "INSERT INTO small (hash, put, bytes) VALUES (?1, ?2, ?3) ON CONFLICT (hash) DO NOTHING",
+        "INSERT INTO small (hash, put, bytes) VALUES (?1, ?2, ?3) ON CONFLICT (hash) DO UPDATE \
+         SET put = excluded.put, bytes = excluded.bytes WHERE bytes <> excluded.bytes",
     )?;
     for (hash, bytes) in objects {
         insert.execute((hash.as_bytes(), now, &bytes[..]))?;

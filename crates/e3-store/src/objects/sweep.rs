@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use e3_core::ObjectError;
 use e3_types::{Hash, ObjectRef, Timestamp};
 
@@ -17,7 +18,8 @@ use crate::{
 };
 
 impl Inner {
-    pub(super) fn list(&self) -> Result<Vec<ObjectRef>, ObjectError> {
+    /// All objects, and the rows that are not what their names say.
+    pub(super) fn list(&self) -> Result<(Vec<ObjectRef>, Vec<(Hash, Bytes)>), ObjectError> {
         let mut objects = Vec::new();
         for folder in entries(&self.folder)? {
             let Some(start) = folder.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
@@ -30,8 +32,9 @@ impl Inner {
             }
         }
         let files: HashSet<Hash> = objects.iter().map(|object| object.hash).collect();
-        objects.extend(self.small.list()?.into_iter().filter(|object| !files.contains(&object.hash)));
-        Ok(objects)
+        let (rows, altered) = self.small.list()?;
+        objects.extend(rows.into_iter().filter(|object| !files.contains(&object.hash)));
+        Ok((objects, altered))
     }
 
     pub(super) fn drop_altered_copies(&self) -> Result<u64, ObjectError> {
@@ -53,24 +56,17 @@ impl Inner {
         Ok(dropped)
     }
 
-    /// The time of the last link counts as use: an object that was staged since is spared.
-    pub(super) fn delete(&self, hash: &Hash, older_than: Timestamp) -> Result<bool, ObjectError> {
-        let path = self.path(hash);
-        if !fs::exists(&path).map_err(|error| failed("reading", &path, error))?
-            || self.is_younger(hash, older_than)?
-        {
-            return Ok(false);
-        }
-        for path in [self.executable_path(hash), path] {
-            match fs::remove_file(&path) {
-                Err(error) if !is_missing(&error) => return Err(failed("deleting", &path, error)),
-                _ => {}
-            }
-        }
-        Ok(true)
+    /// Deletes the file of an object; false if it has none.
+    pub(super) fn delete_file(&self, hash: &Hash) -> Result<bool, ObjectError> {
+        let remove = |path: &Path| match fs::remove_file(path) {
+            Err(error) if is_missing(&error) => Ok(false),
+            other => other.map(|()| true).map_err(|error| failed("deleting", path, error)),
+        };
+        remove(&self.executable_path(hash))?;
+        remove(&self.path(hash))
     }
 
-    /// Whether an object has a file that was made, or staged, since a time.
+    /// Whether an object has a file that was made, or staged, since a time: the time of the last link counts as use.
     pub(super) fn is_younger(&self, hash: &Hash, than: Timestamp) -> Result<bool, ObjectError> {
         let path = self.path(hash);
         let metadata = match fs::metadata(&path) {
@@ -94,18 +90,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether the row of an object holds something else; that is put aside then, and the row is to go.
-    pub(super) fn judge_row(&self, hash: &Hash) -> Result<bool, ObjectError> {
-        let Some(bytes) = self.small.get(hash)? else { return Ok(false) };
-        let found = Hash::of(&bytes);
-        if found == *hash {
-            return Ok(false);
-        }
+    /// Writes what an altered row holds to where altered files are.
+    pub(super) fn keep_aside(&self, hash: &Hash, bytes: &[u8]) -> Result<(), ObjectError> {
         tracing::info!(object = %hash, "the row of an object was altered: it is put aside");
-        let aside = self.quarantine.0.join(format!("{hash}-{found}"));
-        with_parent(&aside, || fs::write(&aside, &bytes))
-            .map_err(|error| failed("writing", &aside, error))?;
-        Ok(true)
+        let aside = self.quarantine.0.join(format!("{hash}-{}", Hash::of(bytes)));
+        with_parent(&aside, || fs::write(&aside, bytes)).map_err(|error| failed("writing", &aside, error))
     }
 }
 
