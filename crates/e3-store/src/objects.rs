@@ -31,7 +31,7 @@ use crate::{
     writer::Told,
 };
 
-use small::{SmallObjects, small_bytes};
+use small::{Listed, SmallObjects, small_bytes};
 use sweep::entries;
 
 /// How much is read or hashed at once, in bytes.
@@ -277,7 +277,7 @@ impl ObjectStore for LocalObjects {
     }
 
     async fn list(&self) -> Result<BoxStream<'static, Result<ObjectRef, ObjectError>>, ObjectError> {
-        let (objects, altered) = self.blocking(Inner::list).await?;
+        let Listed { objects, altered } = self.blocking(Inner::list).await?;
         let rows: Vec<Hash> = altered.iter().map(|(hash, _)| *hash).collect();
         let keep =
             move |inner: &Inner| altered.iter().try_for_each(|(hash, bytes)| inner.keep_aside(hash, bytes));

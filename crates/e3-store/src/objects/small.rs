@@ -39,6 +39,14 @@ pub(crate) struct SmallObjects {
     writer: Arc<Writer>,
 }
 
+/// What there is.
+#[derive(Default)]
+pub(super) struct Listed {
+    pub(super) objects: Vec<ObjectRef>,
+    /// The rows that are not what their names say, with what they hold.
+    pub(super) altered: Vec<(Hash, Bytes)>,
+}
+
 impl SmallObjects {
     pub(crate) fn new(readers: Arc<Readers>, writer: Arc<Writer>) -> Self {
         Self { readers, writer }
@@ -79,22 +87,21 @@ impl SmallObjects {
         })
     }
 
-    /// All objects, and the rows that are not what their names say.
-    pub(super) fn list(&self) -> Result<(Vec<ObjectRef>, Vec<(Hash, Bytes)>), Unavailable> {
+    pub(super) fn list(&self) -> Result<Listed, Unavailable> {
         self.readers.with("listing objects", |connection| {
-            let (mut objects, mut altered) = (Vec::new(), Vec::new());
+            let mut listed = Listed::default();
             let mut select = connection.prepare("SELECT hash, bytes FROM small")?;
             let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
                 let (hash, bytes) = (Hash::from_bytes(row.get(0)?), row.get_ref(1)?.as_blob()?);
                 let object = ObjectRef::of(bytes);
                 if object.hash == hash {
-                    objects.push(object);
+                    listed.objects.push(object);
                 } else {
-                    altered.push((hash, Bytes::copy_from_slice(bytes)));
+                    listed.altered.push((hash, Bytes::copy_from_slice(bytes)));
                 }
             }
-            Ok((objects, altered))
+            Ok(listed)
         })
     }
 

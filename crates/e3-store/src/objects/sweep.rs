@@ -7,19 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
 use e3_core::ObjectError;
 use e3_types::{Hash, ObjectRef, Timestamp};
 
-use super::{Inner, failed};
+use super::{Inner, failed, small::Listed};
 use crate::{
     files::{is_missing, with_parent},
     integrity::hash_file,
 };
 
 impl Inner {
-    /// All objects, and the rows that are not what their names say.
-    pub(super) fn list(&self) -> Result<(Vec<ObjectRef>, Vec<(Hash, Bytes)>), ObjectError> {
+    pub(super) fn list(&self) -> Result<Listed, ObjectError> {
         let mut objects = Vec::new();
         for folder in entries(&self.folder)? {
             let Some(start) = folder.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
@@ -32,9 +30,10 @@ impl Inner {
             }
         }
         let files: HashSet<Hash> = objects.iter().map(|object| object.hash).collect();
-        let (rows, altered) = self.small.list()?;
-        objects.extend(rows.into_iter().filter(|object| !files.contains(&object.hash)));
-        Ok((objects, altered))
+        let mut listed = self.small.list()?;
+        listed.objects.retain(|object| !files.contains(&object.hash));
+        listed.objects.append(&mut objects);
+        Ok(listed)
     }
 
     pub(super) fn drop_altered_copies(&self) -> Result<u64, ObjectError> {
