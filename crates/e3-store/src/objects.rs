@@ -116,12 +116,13 @@ impl LocalObjects {
     }
 
     /// Removes rows, and lets whoever has a stamp know.
-    async fn forget_rows(&self, rows: Vec<Hash>) -> Result<(), ObjectError> {
+    async fn forget_rows(&self, rows: Vec<(Hash, Option<Bytes>)>) -> Result<(), ObjectError> {
         if rows.is_empty() {
             return Ok(());
         }
-        self.0.small.forget(rows.clone()).await?;
-        self.blocking(move |inner| inner.tell_of_removal(&rows)).await
+        let hashes: Vec<Hash> = rows.iter().map(|(hash, _)| *hash).collect();
+        self.0.small.forget(rows).await?;
+        self.blocking(move |inner| inner.tell_of_removal(&hashes)).await
     }
 
     pub(crate) async fn drop_altered_copies(&self) -> Result<u64, ObjectError> {
@@ -274,7 +275,7 @@ impl ObjectStore for LocalObjects {
 
     async fn list(&self) -> Result<BoxStream<'static, Result<ObjectRef, ObjectError>>, ObjectError> {
         let Listed { objects, altered } = self.blocking(Inner::list).await?;
-        let rows: Vec<Hash> = altered.iter().map(|(hash, _)| *hash).collect();
+        let rows = altered.iter().map(|(hash, bytes)| (*hash, Some(bytes.clone()))).collect();
         let keep =
             move |inner: &Inner| altered.iter().try_for_each(|(hash, bytes)| inner.keep_aside(hash, bytes));
         self.blocking(keep).await?;
@@ -295,7 +296,7 @@ impl ObjectStore for LocalObjects {
                 }
                 let had_file = inner.delete_file(&hash)?;
                 if (had_file || row.is_some()) && gone.insert(hash) && row.is_some() {
-                    old_rows.push(hash);
+                    old_rows.push((hash, None));
                 }
             }
             Ok((gone.len() as u64, old_rows))

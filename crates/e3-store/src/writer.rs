@@ -30,7 +30,7 @@ struct Request {
 enum Work {
     Change(Vec<RefChange>),
     Put(Vec<(Hash, Bytes)>),
-    Forget(Vec<Hash>),
+    Forget(Vec<(Hash, Option<Bytes>)>),
 }
 
 /// The answer to a request, which may be awaited later.
@@ -75,9 +75,12 @@ impl Writer {
         self.ask(Work::Put(objects)).await
     }
 
-    /// Removes small objects.
-    pub(crate) async fn forget_small(&self, hashes: Vec<Hash>) -> Result<Told, Unavailable> {
-        self.ask(Work::Forget(hashes)).await
+    /// Removes small objects; with bytes, only if these are still what is there.
+    pub(crate) async fn forget_small(
+        &self,
+        objects: Vec<(Hash, Option<Bytes>)>,
+    ) -> Result<Told, Unavailable> {
+        self.ask(Work::Forget(objects)).await
     }
 
     async fn ask(&self, work: Work) -> Result<Told, Unavailable> {
@@ -142,7 +145,7 @@ impl Worker {
         let outcomes = group.iter().map(|request| match &request.work {
             Work::Change(changes) => change_refs(&transaction, changes),
             Work::Put(objects) => small::insert(&transaction, objects).map(Ok),
-            Work::Forget(hashes) => small::remove(&transaction, hashes).map(Ok),
+            Work::Forget(objects) => small::remove(&transaction, objects).map(Ok),
         });
         let outcomes = outcomes.collect::<rusqlite::Result<_>>()?;
         transaction.commit()?;

@@ -124,8 +124,9 @@ impl SmallObjects {
         })
     }
 
-    pub(super) async fn forget(&self, hashes: Vec<Hash>) -> Result<(), Unavailable> {
-        self.writer.forget_small(hashes).await?.wait().await
+    /// Removes rows; with bytes, only if these are still what it holds.
+    pub(super) async fn forget(&self, rows: Vec<(Hash, Option<Bytes>)>) -> Result<(), Unavailable> {
+        self.writer.forget_small(rows).await?.wait().await
     }
 }
 
@@ -183,11 +184,12 @@ pub(crate) fn insert(connection: &Connection, objects: &[(Hash, Bytes)]) -> rusq
     Ok(())
 }
 
-/// Removes objects in the transaction of a connection.
-pub(crate) fn remove(connection: &Connection, hashes: &[Hash]) -> rusqlite::Result<()> {
-    let mut remove = connection.prepare_cached("DELETE FROM small WHERE hash = ?1")?;
-    for hash in hashes {
-        remove.execute([hash.as_bytes()])?;
+/// Removes rows in the transaction of a connection; with bytes, only if these are still what it holds.
+pub(crate) fn remove(connection: &Connection, rows: &[(Hash, Option<Bytes>)]) -> rusqlite::Result<()> {
+    let mut remove =
+        connection.prepare_cached("DELETE FROM small WHERE hash = ?1 AND (?2 IS NULL OR bytes = ?2)")?;
+    for (hash, bytes) in rows {
+        remove.execute((hash.as_bytes(), bytes.as_deref()))?;
     }
     Ok(())
 }
