@@ -98,18 +98,22 @@ impl LocalRefs {
 }
 
 fn list(connection: &Connection, scan: &Scan) -> rusqlite::Result<Vec<(RefName, Bytes)>> {
-    let order = if scan.reverse { "DESC" } else { "ASC" };
-    let beyond = if scan.reverse { "name < ?3" } else { "name > ?3" };
-    let mut select = connection.prepare_cached(&format!(
-        "SELECT name, value FROM refs WHERE name >= ?1 AND name < ?2 AND (?3 IS NULL OR {beyond}) \
-         ORDER BY name {order} LIMIT ?4"
-    ))?;
     // Names are ASCII, so every name with this prefix sorts before the prefix with the last character there is.
     let end = format!("{}\u{10ffff}", scan.prefix);
     let after = scan.after.as_ref().map(RefName::as_str);
+    // What comes before is not read and left out, but not read: a page costs the same wherever it is.
+    let (order, beyond, first, end) = match after {
+        Some(after) if scan.reverse => ("DESC", ">=", scan.prefix.as_str(), after.min(&end)),
+        None if scan.reverse => ("DESC", ">=", scan.prefix.as_str(), end.as_str()),
+        Some(after) if after >= scan.prefix.as_str() => ("ASC", ">", after, end.as_str()),
+        _ => ("ASC", ">=", scan.prefix.as_str(), end.as_str()),
+    };
+    let mut select = connection.prepare_cached(&format!(
+        "SELECT name, value FROM refs WHERE name {beyond} ?1 AND name < ?2 ORDER BY name {order} LIMIT ?3"
+    ))?;
     let limit = i64::try_from(scan.limit).unwrap_or(i64::MAX);
     let row = |row: &rusqlite::Row<'_>| {
         Ok((RefName::from_stored(row.get(0)?), Bytes::from(row.get::<_, Vec<u8>>(1)?)))
     };
-    select.query_map((&scan.prefix, end, after, limit), row)?.collect()
+    select.query_map((first, end, limit), row)?.collect()
 }

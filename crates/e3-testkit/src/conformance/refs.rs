@@ -69,6 +69,11 @@ pub async fn scans_are_sorted_and_paged(fixture: &Fixture) {
     assert_eq!(scan(Scan { after: Some(name("s/b")), limit: 1, ..all() }).await, ["s/b0"]);
     assert_eq!(scan(Scan { after: Some(name("s/b0")), ..all().last_first(9) }).await, ["s/b", "s/a"]);
     assert!(scan(Scan { after: Some(name("s/a")), ..all().last_first(9) }).await.is_empty());
+    // From beyond either end.
+    assert_eq!(scan(Scan { after: Some(name("r/z")), ..all() }).await.len(), 4);
+    assert_eq!(scan(Scan { after: Some(name("t/a")), ..all().last_first(9) }).await.len(), 4);
+    assert!(scan(Scan { after: Some(name("t/a")), ..all() }).await.is_empty());
+    assert!(scan(Scan { after: Some(name("r/z")), ..all().last_first(9) }).await.is_empty());
     assert!(scan(Scan::under(&[&"nothing"])).await.is_empty());
 }
 
