@@ -19,7 +19,7 @@ const APPLICATION: i64 = 0x6533_6462;
 
 /// `refs` is a table with an index, not an index alone (`WITHOUT ROWID`): values may be large, and to compare a name with the one of
 /// an entry of an index that does not fit on its page, `SQLite` reads all of the entry.
-const TABLES: &str = "
+pub(crate) const TABLES: &str = "
     CREATE TABLE refs (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     CREATE TABLE counters (workspace TEXT PRIMARY KEY, changes INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE small (

@@ -220,3 +220,28 @@ fn an_altered_row_is_no_object_and_is_made_again() {
         is_right();
     }
 }
+
+#[test]
+fn a_folder_in_a_folder_that_is_corrupt_is_found_at_all_that_it_is_part_of() {
+    let project = project();
+    let file = e3_types::FileEntry { object: e3_types::ObjectRef::of(b"deep\n"), executable: false };
+    let entries = [("b".to_owned(), e3_types::DirEntry::File(file))].into();
+    let sub = e3_types::Dir { entries }.encode();
+    // Another name: a folder still, but another one.
+    let (path, at) = (object(&project, &sub), sub.iter().position(|byte| *byte == b'b').unwrap());
+    let (metadata, mut bytes) = (fs::metadata(&path).unwrap(), sub.clone());
+    bytes[at] = b'c';
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&path, bytes).unwrap();
+    File::options().write(true).open(&path).unwrap().set_modified(metadata.modified().unwrap()).unwrap();
+    fs::set_permissions(&path, metadata.permissions()).unwrap();
+
+    let said = project.e3(&["verify"]);
+    let hash = e3_types::Hash::of(&sub);
+    assert_eq!(said.code, Some(9), "{said:?}");
+    let problem = format!("`tree` in workspace `main`: object {hash} is corrupt");
+    assert!(said.stdout.contains(&problem), "{problem}: {said:?}");
+    assert!(project.done(&["verify", "--repair"]).stdout.contains("all sound"));
+    assert_eq!(fs::read(&path).unwrap(), sub);
+    assert_eq!(project.done(&["get", "last"]).stdout, "raw\ndeep\n");
+}

@@ -310,3 +310,29 @@ fn check(package: &Package, workspace: &WorkspaceName, values: &[Assignment]) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStorage;
+
+    #[tokio::test]
+    async fn all_are_read_however_many_there_are() {
+        let storage = MemoryStorage::default();
+        let workspace: WorkspaceName = "main".parse().unwrap();
+        let value = DatasetRef {
+            object: ObjectRef::of(b""),
+            origin: Origin::Task,
+            at: Timestamp::default(),
+            made: None,
+        };
+        let mut written = 0;
+        for count in [0, 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 2 * PAGE + 7] {
+            let path = |number: usize| format!("d{number}").parse::<DatasetPath>().unwrap();
+            let changes = (written..count).map(|number| publish(&workspace, &path(number), &value)).collect();
+            storage.refs().write(changes).await.unwrap();
+            written = count;
+            assert_eq!(read_outputs(storage.refs(), &workspace).await.unwrap().len(), count);
+        }
+    }
+}

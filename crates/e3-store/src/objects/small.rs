@@ -193,3 +193,23 @@ pub(crate) fn remove(connection: &Connection, rows: &[(Hash, Option<Bytes>)]) ->
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_was_mended_meanwhile_is_not_removed_for_what_it_was() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(crate::database::TABLES).unwrap();
+        let count =
+            || connection.query_row("SELECT count(*) FROM small", [], |row| row.get::<_, i64>(0)).unwrap();
+        let (hash, altered) = (Hash::of(b"sound"), Bytes::from_static(b"altered"));
+        insert(&connection, &[(hash, altered.clone())]).unwrap();
+        insert(&connection, &[(hash, Bytes::from_static(b"sound"))]).unwrap();
+        remove(&connection, &[(hash, Some(altered))]).unwrap();
+        assert_eq!(count(), 1);
+        remove(&connection, &[(hash, None)]).unwrap();
+        assert_eq!(count(), 0);
+    }
+}
