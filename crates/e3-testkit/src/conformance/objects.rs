@@ -49,8 +49,13 @@ pub async fn get_reads_ranges(fixture: &Fixture) {
     assert_eq!(read(1_999_990..u64::MAX).await, bytes[1_999_990..]);
     assert!(read(5_000_000..6_000_000).await.is_empty());
     assert!(read(7..7).await.is_empty());
-    let error = store.get_bytes(&object.hash, 100).await.unwrap_err();
-    assert!(matches!(error, ObjectError::TooLarge { size: 2_000_000, limit: 100, .. }), "{error}");
+    for too_little in [0, 100, 1_999_999] {
+        let error = store.get_bytes(&object.hash, too_little).await.unwrap_err();
+        let is_told =
+            matches!(error, ObjectError::TooLarge { size: 2_000_000, limit, .. } if limit == too_little);
+        assert!(is_told, "{error}");
+    }
+    assert_eq!(store.get_bytes(&object.hash, 2_000_000).await.unwrap(), bytes);
 }
 
 /// What is not there is told as such, by name.
