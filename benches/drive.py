@@ -60,8 +60,8 @@ def fan_in(count):
 
 
 GRAPHS = {"wide": wide, "chain": chain, "layered": layered, "fan-in": fan_in}
-# The join of many reads them from its list of arguments, which has a limit.
-LONGEST_LIST = 20000
+# The join of many reads them from its list of arguments; what ninja hands to a shell has a limit of 128 KiB.
+LONGEST_LIST = 12000
 
 
 def sources(graph):

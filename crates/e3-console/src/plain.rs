@@ -125,6 +125,7 @@ mod tests {
                 workspace: "main".parse().unwrap(),
                 package: ObjectRef::of(b"").hash,
                 total: 10,
+                standing: 0,
             },
             completed("a", false),
             completed("b", true),

@@ -20,6 +20,8 @@ pub struct View {
     pub ended: Option<RunState>,
     /// What is over, so that it can be taken back.
     settled: BTreeMap<Name, Settled>,
+    /// How many tasks have a result from before the run.
+    standing: u64,
 }
 
 /// A task, or one of its entries.
@@ -38,7 +40,9 @@ impl View {
     /// Takes in the next event.
     pub fn apply(&mut self, event: &Event) {
         match &event.kind {
-            EventKind::RunStarted { total, .. } => self.total = *total,
+            EventKind::RunStarted { total, standing, .. } => {
+                (self.total, self.over, self.standing) = (*total, *standing, *standing);
+            }
             EventKind::InputChanged { .. }
             | EventKind::TaskDeferred { .. }
             | EventKind::TaskNoted { .. }
@@ -50,6 +54,7 @@ impl View {
             }
             EventKind::TaskStarted { task, item, .. } => {
                 self.running.insert((task.clone(), item.clone()), event.at);
+                self.settled.entry(task.clone()).or_default();
             }
             EventKind::AttemptFailed { task, item, .. } => {
                 self.running.remove(&(task.clone(), item.clone()));
@@ -84,11 +89,17 @@ impl View {
         for names in self.skipped.values_mut() {
             names.retain(|name| name != task);
         }
-        if let Some(Settled { items, over }) = self.settled.remove(task) {
-            self.over -= over;
-            if let Some(items) = items {
-                self.total = (self.total + 1).saturating_sub(items);
-            }
+        let Some(settled) = self.settled.get_mut(task) else {
+            // Of what stood nothing was told before.
+            let stood = self.standing.min(1);
+            (self.over, self.standing) = (self.over - stood, self.standing - stood);
+            self.settled.insert(task.clone(), Settled::default());
+            return;
+        };
+        let Settled { items, over } = std::mem::take(settled);
+        self.over -= over;
+        if let Some(items) = items {
+            self.total = (self.total + 1).saturating_sub(items);
         }
     }
 }
@@ -125,7 +136,7 @@ mod tests {
         };
         let (run, workspace) = (RunId::from_parts(0, [0; 10]), "main".parse().unwrap());
         let package = ObjectRef::of(b"").hash;
-        assert_eq!(tell(EventKind::RunStarted { run, workspace, package, total: 2 }), (0, 2));
+        assert_eq!(tell(EventKind::RunStarted { run, workspace, package, total: 2, standing: 0 }), (0, 2));
         assert_eq!(tell(EventKind::TaskExpanded { task: name("a"), items: 3 }), (0, 4));
         for (over, item) in ["x", "y", "z"].into_iter().enumerate() {
             assert_eq!(tell(completed("a", Some(item))), (over as u64 + 1, 4));
@@ -134,5 +145,25 @@ mod tests {
         assert_eq!(tell(completed("b", None)), (4, 4));
         let because = "raw".parse().unwrap();
         assert_eq!(tell(EventKind::TaskInvalidated { task: name("a"), because }), (1, 2));
+    }
+
+    #[test]
+    fn what_stands_is_over_until_it_is_taken_back() {
+        let mut view = View::default();
+        let mut tell = |kind| {
+            view.apply(&Event { seq: 0, at: Timestamp::default(), kind });
+            (view.over, view.total)
+        };
+        let (run, workspace) = (RunId::from_parts(0, [0; 10]), "main".parse().unwrap());
+        let package = ObjectRef::of(b"").hash;
+        assert_eq!(tell(EventKind::RunStarted { run, workspace, package, total: 5, standing: 3 }), (3, 5));
+        assert_eq!(tell(completed("d", None)), (4, 5));
+        let taken_back =
+            |task| EventKind::TaskInvalidated { task: name(task), because: "raw".parse().unwrap() };
+        assert_eq!(tell(taken_back("a")), (3, 5));
+        assert_eq!(tell(taken_back("a")), (3, 5), "it was over once");
+        assert_eq!(tell(taken_back("d")), (2, 5));
+        assert_eq!(tell(completed("a", None)), (3, 5));
+        assert_eq!(tell(taken_back("a")), (2, 5));
     }
 }

@@ -20,7 +20,7 @@ mod views;
 pub use clock::{Clock, SystemClock, TestClock};
 pub use dataflow::{
     Action, Dataflow, DataflowError, DataflowOptions, DataflowPolicy, Force, Graph, GraphError, ItemSpec,
-    NamePattern, NamePatternError, OnFailure, RunReport, TaskFailure, TaskIndex, Unit, UnitState,
+    NamePattern, NamePatternError, OnFailure, RunReport, Standing, TaskFailure, TaskIndex, Unit, UnitState,
     dataflow_execute, dataflow_execute_held, kept_if_settled,
 };
 pub use execution::{ExecutionContext, ExecutionKey, Lookup, Outcome, Usage, lookup_many, perform};
@@ -34,14 +34,15 @@ pub use memory::{MemoryLeases, MemoryLogs, MemoryObjects, MemoryRefs, MemoryStor
 pub use mock::{MockCall, MockResponse, MockTaskRunner};
 pub use seams::{
     Access, Acquired, ByteStream, Cancellation, EventSink, Holder, Lease, LeaseError, LeaseMode, LeaseStore,
-    LogError, LogStore, LogStream, NoEvents, ObjectError, ObjectStore, ObjectStoreExt, OutputSink,
-    Precondition, ProcessIdentity, RefChange, RefError, RefName, RefStore, Released, Scan, Source, StageItem,
-    StorageBackend, StorageError, TaskExecuteOptions, TaskResult, TaskRunner, Unavailable, Uncommitted,
+    LogError, LogStore, LogStream, NoEvents, ObjectError, ObjectStamp, ObjectStore, ObjectStoreExt,
+    OutputSink, Precondition, ProcessIdentity, RefChange, RefError, RefName, RefStore, Released, Scan,
+    Source, StageItem, StorageBackend, StorageError, TaskExecuteOptions, TaskResult, TaskRunner, Unavailable,
+    Uncommitted,
 };
 pub use tree::{Tree, TreeBuilder, TreeEntry, TreeError, TreeProblem, read_tree, tree_size};
 pub use views::{
-    DatasetError, DatasetRef, DeployReport, Deployment, Derivation, EventCursor, ExecutionRecord,
-    HistoryEntry, HistoryRecord, Operation, OperationKind, Origin, PackageChange, PackageError, ResultRecord,
-    RootChange, RunOptions, RunRecord, TaskStatus, UndoError, WorkspaceError, WorkspaceLease,
+    DatasetError, DatasetRef, DeployReport, Deployment, Derivation, EventCursor, ExecutionRecord, Following,
+    HistoryEntry, HistoryRecord, Looks, Operation, OperationKind, Origin, PackageChange, PackageError,
+    ResultRecord, RootChange, RunOptions, RunRecord, TaskStatus, UndoError, WorkspaceError, WorkspaceLease,
     WorkspaceRecord, datasets, executions, history, operations, packages, runs, status, workspaces,
 };

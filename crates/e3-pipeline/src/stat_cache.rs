@@ -6,21 +6,19 @@
 //! Timestamps have a granularity, so a file that was written just before it was read may be written again without
 //! looking different: it is *racy*. As in git's index, such an entry is not believed. It is kept with a mark, and the
 //! file is read again next time. (<https://git-scm.com/docs/racy-git>)
+//!
+//! What is learnt is added to the end of the file (`journal.rs`), so that a change of one file of many costs no more than that.
+
+mod journal;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use e3_types::{Hasher, ObjectRef, Timestamp};
-use serde::{Deserialize, Serialize};
-
-use crate::kept;
-
-/// How the entries are written down. A file of another version is not read: its content can be found out again.
-const VERSION: u32 = 2;
 
 /// Timestamps come from the kernel's tick (at most 10 ms) and are compared with the clock: both rounded up.
 const FINE_MS: u64 = 50;
@@ -28,9 +26,9 @@ const FINE_MS: u64 = 50;
 const COARSE_MS: u64 = 2000;
 
 /// How a file looks without being read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Look {
-    size: u64,
+    pub(crate) size: u64,
     mtime: (i64, i64),
     ctime: (i64, i64),
     inode: u64,
@@ -70,7 +68,7 @@ impl Look {
     }
 }
 
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
     look: Look,
     object: ObjectRef,
@@ -82,28 +80,63 @@ struct Entry {
 pub struct StatCache {
     path: PathBuf,
     entries: HashMap<String, Entry>,
-    changed: bool,
+    /// Whether the file has been read.
+    is_read: bool,
+    /// What the file does not say yet.
+    news: HashSet<String>,
+    /// Whether the file says much that does not count any more, or cannot be added to.
+    is_stale: bool,
 }
 
 impl StatCache {
     /// A cache that knows nothing and is not to be saved.
     pub(crate) fn empty() -> Self {
-        Self { path: PathBuf::new(), entries: HashMap::new(), changed: false }
+        Self { is_read: true, ..Self::at(Path::new("")) }
     }
 
-    /// The cache in the file `path`. Without one, or with one that cannot be used, it is empty: files are read.
-    pub fn load(path: &Path) -> Self {
-        let entries = kept::load(path, VERSION).unwrap_or_default();
-        Self { path: path.to_owned(), entries, changed: false }
+    /// The cache in the file `path`, which is read when that pays.
+    pub fn at(path: &Path) -> Self {
+        let path = path.to_owned();
+        Self { path, entries: HashMap::new(), is_read: false, news: HashSet::new(), is_stale: false }
     }
 
-    /// Writes the cache back if anything has changed.
-    pub fn save(&mut self) -> io::Result<()> {
-        if !self.changed {
-            return Ok(());
+    /// How large the file is, in bytes, if it has not been read: what it costs to ask it.
+    pub(crate) fn price(&self) -> u64 {
+        if self.is_read { 0 } else { fs::metadata(&self.path).map_or(0, |file| file.len()) }
+    }
+
+    /// Reads the file, unless that was done. Without one, or with one that cannot be used, nothing is known: files are read.
+    pub(crate) fn read(&mut self) {
+        if self.is_read {
+            return;
         }
-        kept::save(&self.path, VERSION, &self.entries)?;
-        self.changed = false;
+        self.is_read = true;
+        let mut written = 0_usize;
+        let whole = journal::read(&self.path, |path, entry| {
+            written += 1;
+            self.entries.insert(path.to_owned(), entry);
+        });
+        let outdated = written - self.entries.len();
+        self.is_stale = outdated > self.entries.len();
+        if let Err(error) = whole {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %self.path.display(), %error, "some of the stat cache cannot be read");
+            }
+            self.is_stale = true;
+        }
+    }
+
+    /// Writes down what was learnt.
+    pub fn save(&mut self) -> io::Result<()> {
+        if self.is_read && self.is_stale {
+            let all = self.entries.iter().map(|(path, entry)| (path.as_str(), entry));
+            journal::write(&self.path, all)?;
+        } else if !self.news.is_empty() {
+            let news = self.news.iter().filter_map(|path| Some((path.as_str(), self.entries.get(path)?)));
+            journal::add(&self.path, news)?;
+        }
+        self.news.clear();
+        self.is_stale = false;
         Ok(())
     }
 
@@ -117,7 +150,7 @@ impl StatCache {
     pub(crate) fn remember(&mut self, path: &Path, look: Look, object: ObjectRef, read: Timestamp) {
         if let Some(path) = path.to_str() {
             self.entries.insert(path.to_owned(), Entry { look, object, racy: look.is_racy(read) });
-            self.changed = true;
+            self.news.insert(path.to_owned());
         }
     }
 
@@ -125,7 +158,7 @@ impl StatCache {
     pub(crate) fn retain(&mut self, is_tracked: impl Fn(&str) -> bool) {
         let before = self.entries.len();
         self.entries.retain(|path, _| is_tracked(path));
-        self.changed |= self.entries.len() != before;
+        self.is_stale |= self.entries.len() != before;
     }
 }
 
@@ -146,12 +179,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (file, saved) = (folder.path().join("file"), folder.path().join("deep/cache"));
         fs::write(&file, "one").unwrap();
-        let mut cache = StatCache::load(&saved);
+        let mut cache = StatCache::at(&saved);
         let seen = look(&file);
         assert_eq!(cache.find(&file, &seen), None);
         cache.remember(&file, seen, ObjectRef::of(b"one"), long_after(&seen));
         cache.save().unwrap();
-        let cache = StatCache::load(&saved);
+        let mut cache = StatCache::at(&saved);
+        assert_eq!(cache.find(&file, &look(&file)), None, "it has not been read");
+        cache.read();
         assert_eq!(cache.find(&file, &look(&file)), Some(ObjectRef::of(b"one")));
     }
 
@@ -161,7 +196,7 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, "one").unwrap();
         let (seen, mtime) = (look(&file), fs::metadata(&file).unwrap().modified().unwrap());
-        let mut cache = StatCache::load(&folder.path().join("cache"));
+        let mut cache = StatCache::at(&folder.path().join("cache"));
         cache.remember(&file, seen, ObjectRef::of(b"one"), long_after(&seen));
         // As `cp -p` and `rsync -t` do: another file with the old time, put in place of the first.
         let other = folder.path().join("other");
@@ -180,7 +215,7 @@ mod tests {
         fs::write(&file, "one").unwrap();
         let seen = look(&file);
         let written_ms = u64::try_from(seen.ctime.0 * 1000 + seen.ctime.1 / 1_000_000).unwrap();
-        let mut cache = StatCache::load(&folder.path().join("cache"));
+        let mut cache = StatCache::at(&folder.path().join("cache"));
         cache.remember(&file, seen, ObjectRef::of(b"one"), Timestamp::from_unix_ms(written_ms + 10));
         assert_eq!(cache.find(&file, &seen), None);
         cache.remember(
@@ -198,7 +233,40 @@ mod tests {
         let saved = folder.path().join("cache");
         for bytes in [&b"not json"[..], br#"{"version":99,"content":{}}"#, b"\xff\xfe", b"{}"] {
             fs::write(&saved, bytes).unwrap();
-            assert!(StatCache::load(&saved).entries.is_empty());
+            let mut cache = StatCache::at(&saved);
+            cache.read();
+            assert!(cache.entries.is_empty());
+            // What is learnt now is not lost on it.
+            let (file, seen) = (folder.path().join("cache"), look(&saved));
+            cache.remember(&file, seen, ObjectRef::of(b"one"), long_after(&seen));
+            cache.save().unwrap();
+            let mut cache = StatCache::at(&saved);
+            cache.read();
+            assert_eq!(cache.find(&file, &seen), Some(ObjectRef::of(b"one")));
         }
+    }
+
+    #[test]
+    fn what_is_learnt_is_added_until_most_of_the_file_is_outdated() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, saved) = (folder.path().join("file"), folder.path().join("cache"));
+        fs::write(&file, "one").unwrap();
+        let seen = look(&file);
+        let size = || fs::metadata(&saved).unwrap().len();
+        let mut sizes = Vec::new();
+        for round in 0..3_u8 {
+            // One that has not read the file can tell it something all the same.
+            let mut cache = StatCache::at(&saved);
+            cache.remember(&file, seen, ObjectRef::of(&[round]), long_after(&seen));
+            cache.save().unwrap();
+            sizes.push(size());
+        }
+        assert!(sizes.is_sorted_by(|one, other| one < other), "{sizes:?}");
+        let mut cache = StatCache::at(&saved);
+        assert_eq!(cache.price(), sizes[2]);
+        cache.read();
+        assert_eq!((cache.find(&file, &seen), cache.price()), (Some(ObjectRef::of(&[2])), 0));
+        cache.save().unwrap();
+        assert_eq!(size(), sizes[0], "it is written anew");
     }
 }

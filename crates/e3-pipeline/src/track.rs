@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use e3_core::{
-    Clock, ObjectError, ObjectStoreExt, Source, StorageBackend, TreeBuilder, TreeError, TreeProblem,
+    Clock, Looks, ObjectError, ObjectStoreExt, Source, StorageBackend, TreeBuilder, TreeError, TreeProblem,
     Unavailable, datasets::Assignment, parallel,
 };
 use e3_types::{DatasetPath, ErrorClass, FileEntry, Hash, Hasher, Json, Kind, ObjectRef};
@@ -30,7 +30,7 @@ const AT_ONCE: usize = 256;
 const READ_AT_ONCE: usize = 32 << 10;
 
 /// How a fingerprint begins. It is another one when datasets are made of files in another way.
-const LOOKS: &str = "e3 sources 1";
+const LOOKS: &str = "e3 sources 2";
 
 /// What the files hold, by path. Paths are compared as bytes: part by part takes long.
 type Objects<'a> = HashMap<&'a OsStr, FileEntry>;
@@ -53,8 +53,8 @@ pub struct TrackReport {
     pub files: usize,
     /// How many of them had to be read.
     pub read: usize,
-    /// The fingerprint of how they looked, if files that look so hold these values.
-    pub looks: Option<Hash>,
+    /// How the files of all datasets looked; of one whose files could hold something else and look the same, nothing.
+    pub looks: Looks,
 }
 
 /// The files that datasets follow, as they look now: none of them has been read.
@@ -63,7 +63,23 @@ pub struct Sources<'a> {
     project: &'a Project,
     tracked: &'a [Tracked],
     /// Of each dataset what it consists of.
-    walked: Vec<Arc<Vec<Found>>>,
+    walked: Vec<Arc<Walked>>,
+}
+
+/// What a source consists of, and a fingerprint of how all that looked.
+#[derive(Debug)]
+struct Walked {
+    found: Vec<Found>,
+    look: Hash,
+}
+
+impl Walked {
+    fn new(found: Vec<Found>) -> Self {
+        let mut hasher = Hasher::new();
+        hasher.update(LOOKS.as_bytes());
+        found.iter().for_each(|found| found.tell(&mut hasher));
+        Self { look: hasher.finish(), found }
+    }
 }
 
 impl<'a> Sources<'a> {
@@ -72,16 +88,9 @@ impl<'a> Sources<'a> {
         Ok(Self { project, tracked, walked: walk_all(project, tracked).await? })
     }
 
-    /// A fingerprint of all that was seen.
-    pub fn looks(&self) -> Hash {
-        let mut hasher = Hasher::new();
-        for (tracked, found) in self.tracked.iter().zip(&self.walked) {
-            hasher.update(format!("\0{LOOKS}{}\0{}\0", tracked.path, tracked.kind()).as_bytes());
-            for found in found.iter() {
-                found.tell(&mut hasher);
-            }
-        }
-        hasher.finish()
+    /// How all of them looked.
+    pub fn looks(&self) -> Looks {
+        Looks::new(self.walked.iter().map(|walked| Some(walked.look)).collect())
     }
 
     /// Brings them into the store; those are read that have changed.
@@ -91,16 +100,46 @@ impl<'a> Sources<'a> {
         clock: &dyn Clock,
         cache: &mut StatCache,
     ) -> Result<TrackReport, PipelineError> {
-        let Self { project, tracked, walked } = self;
+        cache.read();
+        let report = self.track_these(storage, clock, cache, 0..self.tracked.len()).await?;
+        let files = self.walked.iter().flat_map(|walked| &walked.found).filter_map(Found::file);
+        let seen: HashSet<&OsStr> = files.map(|(path, _)| path.as_os_str()).collect();
+        let folder = format!("{}/", self.project.folder.display());
+        cache.retain(|path| !path.starts_with(&folder) || seen.contains(OsStr::new(path)));
+        Ok(report)
+    }
+
+    /// The same for the datasets of these numbers. The files of the others hold what they held when they were last tracked.
+    pub async fn track_some(
+        &self,
+        storage: &dyn StorageBackend,
+        clock: &dyn Clock,
+        cache: &mut StatCache,
+        numbers: &[usize],
+    ) -> Result<TrackReport, PipelineError> {
+        let files = numbers.iter().flat_map(|number| &self.walked[*number].found).filter_map(Found::file);
+        // To read little costs less than to ask whether it has to be read.
+        if files.map(|(_, look)| look.size).sum::<u64>() > cache.price() {
+            cache.read();
+        }
+        self.track_these(storage, clock, cache, numbers.iter().copied()).await
+    }
+
+    async fn track_these(
+        &self,
+        storage: &dyn StorageBackend,
+        clock: &dyn Clock,
+        cache: &mut StatCache,
+        numbers: impl Iterator<Item = usize> + Clone,
+    ) -> Result<TrackReport, PipelineError> {
+        let Self { tracked, walked, .. } = self;
         // Many tasks may use one file: it is looked at once. The number says which dataset to blame for it.
         let mut files: Vec<(&Path, Look, usize)> = Vec::new();
         let mut seen: HashSet<&OsStr> = HashSet::new();
-        for (number, found) in walked.iter().enumerate() {
-            for Found { what, .. } in found.iter() {
-                if let What::File { path, look } = what
-                    && seen.insert(path.as_os_str())
-                {
-                    files.push((path, *look, number));
+        for number in numbers.clone() {
+            for (path, look) in walked[number].found.iter().filter_map(Found::file) {
+                if seen.insert(path.as_os_str()) {
+                    files.push((path, look, number));
                 }
             }
         }
@@ -128,19 +167,21 @@ impl<'a> Sources<'a> {
             return Err(tracked[*number].error(ErrorClass::Environment, message));
         }
 
-        let mut values = Vec::with_capacity(tracked.len());
+        let mut values = Vec::new();
         let mut dirs: HashMap<ObjectRef, Bytes> = HashMap::new();
-        for (tracked, found) in tracked.iter().zip(walked) {
+        let mut looks: Vec<Option<Hash>> = walked.iter().map(|walked| Some(walked.look)).collect();
+        for number in numbers {
+            let (tracked, found) = (&tracked[number], &walked[number].found);
             let object = assemble(tracked, found, &objects, &mut dirs)?;
             values.push(Assignment { path: tracked.path.clone(), kind: tracked.kind(), object });
+            let mut files = found.iter().filter_map(Found::file);
+            if files.any(|(path, look)| cache.find(path, &look).is_none()) {
+                looks[number] = None;
+            }
         }
         let dirs = dirs.into_values().map(Source::Bytes).collect();
         storage.objects().put_many(dirs).await.map_err(|error| of_object(&error))?;
-        let folder = format!("{}/", project.folder.display());
-        cache.retain(|path| !path.starts_with(&folder) || seen.contains(OsStr::new(path)));
-        let is_as_seen = |(path, look, _): &(&Path, Look, usize)| cache.find(path, look).is_some();
-        let looks = files.iter().all(is_as_seen).then(|| self.looks());
-        Ok(TrackReport { values, files: files.len(), read, looks })
+        Ok(TrackReport { values, files: files.len(), read, looks: Looks::new(looks) })
     }
 }
 
@@ -188,7 +229,7 @@ pub async fn store_path(
     Ok(report.values[0].object)
 }
 
-async fn walk_all(project: &Project, tracked: &[Tracked]) -> Result<Vec<Arc<Vec<Found>>>, PipelineError> {
+async fn walk_all(project: &Project, tracked: &[Tracked]) -> Result<Vec<Arc<Walked>>, PipelineError> {
     let (project, tracked) = (project.clone(), tracked.to_vec());
     let walk_each = move || {
         // Many tasks may use the same code: the same source is walked once.
@@ -204,9 +245,9 @@ async fn walk_all(project: &Project, tracked: &[Tracked]) -> Result<Vec<Arc<Vec<
         let groups: Vec<&[&Tracked]> = unique.chunks(AT_ONCE).collect();
         let walked = parallel::for_each(groups, |group| {
             let found = group.iter().map(|tracked| walk(&project.folder, &project.repository, tracked));
-            found.map(|found| found.map(Arc::new)).collect::<Result<Vec<_>, _>>()
+            found.map(|found| found.map(|found| Arc::new(Walked::new(found)))).collect::<Result<Vec<_>, _>>()
         })?;
-        let walked: Vec<Arc<Vec<Found>>> = walked.into_iter().flatten().collect();
+        let walked: Vec<Arc<Walked>> = walked.into_iter().flatten().collect();
         Ok(places.into_iter().map(|place| Arc::clone(&walked[place])).collect())
     };
     tokio::task::spawn_blocking(walk_each).await.map_err(|error| joined(&error))?

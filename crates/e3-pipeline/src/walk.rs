@@ -28,6 +28,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Where it is and how it looks, if it is a file.
+    pub(crate) fn file(&self) -> Option<(&Path, Look)> {
+        if let What::File { path, look } = &self.what { Some((path, *look)) } else { None }
+    }
+
     /// Takes it into a fingerprint.
     pub(crate) fn tell(&self, hasher: &mut Hasher) {
         let place = self.relative.as_os_str().as_encoded_bytes();

@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use e3_core::{Clock, MemoryStorage, ObjectStoreExt, StorageBackend, TreeEntry, read_tree};
+use e3_core::{Clock, Looks, MemoryStorage, ObjectStoreExt, StorageBackend, TreeEntry, read_tree};
 use e3_pipeline::{Project, Sources, StatCache, TrackReport, build, parse};
 use e3_types::{FileEntry, Kind, ObjectRef, Timestamp};
 use tempfile::TempDir;
@@ -53,7 +53,7 @@ impl Folder {
         let pipeline = parse(Path::new("e3.toml"), &*self.pipeline).unwrap();
         let built = build(pipeline, |_| None).unwrap();
         let saved = self.folder.path().join(".e3/cache");
-        let mut cache = StatCache::load(&saved);
+        let mut cache = StatCache::at(&saved);
         let project =
             Project { folder: self.folder.path().to_owned(), repository: self.folder.path().join(".e3") };
         let sources = Sources::look(&project, &built.tracked).await.map_err(|error| error.to_string())?;
@@ -220,7 +220,7 @@ async fn sources_look_the_same_only_while_nothing_is_done_to_them() {
     sources.write("a", "one");
     sources.write("d/x", "two");
     sources.write("d/sub/y", "three");
-    let looks = async || sources.track().await.unwrap().looks.unwrap();
+    let looks = async || sources.track().await.unwrap().looks;
     let at = |path: &str| sources.folder.path().join(path);
     let mut seen = vec![looks().await];
     assert_eq!(looks().await, seen[0]);
@@ -253,11 +253,11 @@ async fn a_file_that_may_change_unseen_has_no_look() {
     let built = build(pipeline, |_| None).unwrap();
     let folder = sources.folder.path().to_owned();
     let project = Project { repository: folder.join(".e3"), folder };
-    let mut cache = StatCache::load(&project.repository.join("cache"));
+    let mut cache = StatCache::at(&project.repository.join("cache"));
     let looked = Sources::look(&project, &built.tracked).await.unwrap();
     // It was written just now: it may be written again in the same tick of the clock.
     let report = looked.track(&sources.storage, &e3_core::SystemClock, &mut cache).await.unwrap();
-    assert_eq!(report.looks, None);
+    assert_eq!(report.looks, Looks::new(vec![None]));
     let report = looked.track(&sources.storage, &Later, &mut cache).await.unwrap();
-    assert_eq!((report.read, report.looks), (1, Some(looked.looks())));
+    assert_eq!((report.read, report.looks), (1, looked.looks()));
 }

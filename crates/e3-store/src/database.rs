@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::storage::OpenError;
 
 /// The version of the folder's layout, of the tables and of the records. Another one is refused, never guessed at.
-pub(crate) const FORMAT: i64 = 4;
+pub(crate) const FORMAT: i64 = 5;
 
 /// "e3db" as `SQLite`'s application id: says that the file is ours.
 const APPLICATION: i64 = 0x6533_6462;

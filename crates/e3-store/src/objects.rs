@@ -19,16 +19,15 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use e3_core::{ByteStream, ObjectError, ObjectStore, Source, StageItem, Unavailable, parallel};
+use e3_core::{ByteStream, ObjectError, ObjectStamp, ObjectStore, Source, StageItem, Unavailable, parallel};
 use e3_types::{Hash, ObjectRef, Timestamp};
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
-use crate::{files::is_missing, integrity::Quarantine, owner::Owners, stamp::stamp, writer::Told};
+use crate::{files::is_missing, integrity::Quarantine, owner::Owners, stamp::mark, writer::Told};
 
 use put::Taken;
 pub(crate) use put::copy_and_hash;
 use small::{Listed, SmallObjects};
-use sweep::entries;
 
 /// How much is read or hashed at once, in bytes.
 const CHUNK: usize = 256 << 10;
@@ -92,13 +91,15 @@ impl LocalObjects {
         done.map_err(|error| Unavailable::new("working on objects", error))?
     }
 
-    /// What the file system says of the folders of the objects: whoever adds or removes one changes it.
-    pub(crate) async fn stamp(&self) -> Result<String, ObjectError> {
+    /// What the file system says of the folders of the objects, one for each first byte of a hash: whoever adds or removes one
+    /// changes it.
+    pub(crate) async fn stamp(&self) -> Result<ObjectStamp, ObjectError> {
         self.blocking(|inner| {
-            let mut folders = entries(&inner.folder)?;
-            folders.sort_unstable();
-            let stamp = stamp(&folders, || inner.incoming_path());
-            stamp.map_err(|(folder, error)| failed("reading", folder, error))
+            let mark = |first: u8| {
+                let folder = inner.folder.join(format!("{first:02x}"));
+                mark(&folder, || inner.incoming_path()).map_err(|error| failed("reading", &folder, error))
+            };
+            Ok(ObjectStamp::new((0..=255).map(mark).collect::<Result<_, _>>()?))
         })
         .await
     }

@@ -17,32 +17,35 @@ use rustix::{
     io::Errno,
 };
 
-/// Another text after each change in one of the folders. `unique` makes a path that has not been there before.
-pub(crate) fn stamp(
-    folders: &[PathBuf],
-    unique: impl Fn() -> io::Result<PathBuf>,
-) -> Result<String, (&Path, io::Error)> {
+use crate::files::is_missing;
+
+/// Another number after each change in a folder. `unique` makes a path that has not been there before.
+pub(crate) fn mark(folder: &Path, unique: impl Fn() -> io::Result<PathBuf>) -> io::Result<u64> {
     let mut hasher = Hasher::new();
-    for folder in folders {
-        let failed = |error| (folder.as_path(), error);
-        let mut times = Times::of(folder).map_err(failed)?;
-        if !times.is_marked() {
-            let unique = Hash::of(unique().map_err(failed)?.as_os_str().as_encoded_bytes());
-            if mark(folder, times.marked(unique)).map_err(failed)? {
-                times = Times::of(folder).map_err(failed)?;
-            }
-            if !times.is_marked() {
-                // It belongs to somebody else, or has changed just now: what it looks like proves nothing.
-                hasher.update(unique.as_bytes());
-            }
+    let mut times = match Times::of(folder) {
+        Err(error) if is_missing(&error) => return Ok(0),
+        other => other?,
+    };
+    if !times.is_marked() {
+        let unique = Hash::of(unique()?.as_os_str().as_encoded_bytes());
+        if set_modified(folder, times.marked(unique))? {
+            times = Times::of(folder)?;
         }
-        hasher.update(folder.as_os_str().as_encoded_bytes());
-        for (seconds, nanoseconds) in [times.modified, times.changed] {
-            hasher.update(&seconds.to_le_bytes());
-            hasher.update(&nanoseconds.to_le_bytes());
+        if !times.is_marked() {
+            // It belongs to somebody else, or has changed just now: what it looks like proves nothing.
+            hasher.update(unique.as_bytes());
         }
     }
-    Ok(hasher.finish().to_string())
+    for (seconds, nanoseconds) in [times.modified, times.changed] {
+        hasher.update(&seconds.to_le_bytes());
+        hasher.update(&nanoseconds.to_le_bytes());
+    }
+    Ok(first_number(hasher.finish()))
+}
+
+/// The first eight bytes of a hash.
+fn first_number(hash: Hash) -> u64 {
+    hash.as_bytes().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
 }
 
 struct Times {
@@ -63,15 +66,13 @@ impl Times {
 
     /// The modification time that marks a folder: a chance of one in a billion to be one that was there before.
     fn marked(&self, unique: Hash) -> Timespec {
-        let number =
-            unique.as_bytes().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
-        let nanoseconds = i64::try_from(number % 1_000_000_000).expect("it is below a billion");
+        let nanoseconds = i64::try_from(first_number(unique) % 1_000_000_000).expect("it is below a billion");
         Timespec { tv_sec: self.modified.0, tv_nsec: nanoseconds }
     }
 }
 
 /// Marks a folder; false if that is not allowed.
-fn mark(folder: &Path, modified: Timespec) -> io::Result<bool> {
+fn set_modified(folder: &Path, modified: Timespec) -> io::Result<bool> {
     let accessed = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     let times = Timestamps { last_access: accessed, last_modification: modified };
     match futimens(File::open(folder)?, &times) {
@@ -93,11 +94,10 @@ mod tests {
     #[test]
     fn a_folder_is_marked_once_and_every_change_is_seen() {
         let folder = tempfile::tempdir().unwrap();
-        let folders = [folder.path().to_owned()];
         let file = folder.path().join("file");
         let drawn = AtomicU64::new(0);
         let unique = || Ok(PathBuf::from(drawn.fetch_add(1, Ordering::Relaxed).to_string()));
-        let stamp = || stamp(&folders, unique).unwrap();
+        let stamp = || mark(folder.path(), unique).unwrap();
         for _ in 0..500 {
             fs::write(&file, "").unwrap();
             let before = stamp();

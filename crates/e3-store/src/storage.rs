@@ -10,8 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use e3_core::{
-    Clock, LeaseStore, LogStore, ObjectError, ObjectStore, RefStore, StorageBackend, StorageError,
-    Unavailable,
+    Clock, LeaseStore, LogStore, ObjectError, ObjectStamp, ObjectStore, RefStore, StorageBackend,
+    StorageError, Unavailable,
 };
 use e3_types::Hash;
 
@@ -208,7 +208,7 @@ impl StorageBackend for LocalStorage {
         &self.leases
     }
 
-    async fn object_stamp(&self) -> Result<String, StorageError> {
+    async fn object_stamp(&self) -> Result<ObjectStamp, StorageError> {
         self.objects.stamp().await.map_err(StorageError::from)
     }
 

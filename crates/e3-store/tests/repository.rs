@@ -46,14 +46,14 @@ fn a_newer_format_is_refused_and_left_alone() {
         [LocalStorage::open(folder.path(), &SystemClock), LocalStorage::create(folder.path(), &SystemClock)]
     {
         let error = opened.unwrap_err();
-        assert!(matches!(error, OpenError::Newer { found: 99, known: 4, .. }), "{error}");
+        assert!(matches!(error, OpenError::Newer { found: 99, known: 5, .. }), "{error}");
         assert!(error.to_string().contains("use a newer e3"), "{error}");
     }
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(version, 99);
     connection.pragma_update(None, "user_version", 1).unwrap();
     let error = LocalStorage::open(folder.path(), &SystemClock).unwrap_err();
-    assert!(matches!(error, OpenError::Older { found: 1, known: 4, .. }), "{error}");
+    assert!(matches!(error, OpenError::Older { found: 1, known: 5, .. }), "{error}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use e3_core::{
     Acquired, ByteStream, Holder, LeaseError, LeaseMode, LeaseStore, LogError, LogStore, LogStream,
-    ObjectError, ObjectStore, RefChange, RefError, RefName, RefStore, Scan, Source, StageItem,
+    ObjectError, ObjectStamp, ObjectStore, RefChange, RefError, RefName, RefStore, Scan, Source, StageItem,
     StorageBackend, StorageError, Unavailable,
 };
 use e3_types::{ExecutionId, Hash, ObjectRef, Timestamp, WorkspaceName};
@@ -115,7 +115,7 @@ impl StorageBackend for FaultyStorage {
         self
     }
 
-    async fn object_stamp(&self) -> Result<String, StorageError> {
+    async fn object_stamp(&self) -> Result<ObjectStamp, StorageError> {
         fated!(self, self.inner.object_stamp().await)
     }
 

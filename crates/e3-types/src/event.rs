@@ -34,6 +34,10 @@ pub enum EventKind {
         package: Hash,
         /// How many tasks were selected.
         total: u64,
+        /// How many of them have a result already that nothing has happened to since the last complete run. There is no other
+        /// event about these, unless an input changes that they come from.
+        #[serde(default, skip_serializing_if = "no_task")]
+        standing: u64,
     },
     /// An input has another value than the run knew, or none any more.
     InputChanged {
@@ -228,6 +232,12 @@ pub struct RunSummary {
     pub saved_ms: u64,
     /// From start to end of the run, in milliseconds.
     pub wall_ms: u64,
+}
+
+/// Whether a number of tasks need not be written down.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn no_task(count: &u64) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]

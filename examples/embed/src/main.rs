@@ -75,7 +75,9 @@ impl EventSink for Print {
     #[expect(clippy::print_stdout, reason = "this program has nothing else to say")]
     fn emit(&self, event: &Event) {
         match &event.kind {
-            EventKind::RunStarted { total, .. } => println!("run of {total} tasks"),
+            EventKind::RunStarted { total, standing, .. } => {
+                println!("run of {total} tasks, {standing} of them untouched since the last run");
+            }
             EventKind::TaskCompleted { task, cached: true, .. } => println!("  {task}: known"),
             EventKind::TaskCompleted { task, .. } => println!("  {task}: computed"),
             EventKind::TaskFailed { task, failure, .. } => println!("  {task}: {failure}"),

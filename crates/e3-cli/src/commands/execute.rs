@@ -8,8 +8,8 @@ use std::{
 
 use e3_console::{FailureReport, FailureSummary, RunDocument, View, failures, totals};
 use e3_core::{
-    Cancellation, DataflowError, DataflowOptions, Force, LogStream, OnFailure, RunReport, StorageBackend,
-    TaskFailure, WorkspaceLease, dataflow_execute_held, packages, workspaces,
+    Cancellation, DataflowError, DataflowOptions, Force, LogStream, OnFailure, RunReport, Standing,
+    StorageBackend, TaskFailure, WorkspaceLease, dataflow_execute_held, packages, workspaces,
 };
 use e3_pipeline::{RunSettings, most_similar};
 use e3_store::LocalStorage;
@@ -41,11 +41,13 @@ pub(crate) struct Given {
     pub(crate) settings: RunSettings,
     /// A package that is in memory already.
     pub(crate) package: Option<(ObjectRef, Package)>,
+    /// What stands of the last complete run, if that was found out already.
+    pub(crate) standing: Option<Standing>,
 }
 
 impl From<RunSettings> for Given {
     fn from(settings: RunSettings) -> Self {
-        Self { settings, package: None }
+        Self { settings, package: None, standing: None }
     }
 }
 
@@ -54,7 +56,7 @@ pub(crate) async fn execute(
     storage: Arc<LocalStorage>,
     lease: &WorkspaceLease,
     args: &ExecuteArgs,
-    Given { settings, package }: Given,
+    Given { settings, package, standing }: Given,
     interrupts: &mut Interrupts,
     cancellation: Cancellation,
 ) -> Result<Finished> {
@@ -80,6 +82,7 @@ pub(crate) async fn execute(
         run: args.run_id,
         cancellation: cancellation.clone(),
         package,
+        standing,
     };
     if args.keep_scratch {
         let kept = kept_scratch(&storage);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use e3_core::{
-    Cancellation, Deployment, RunReport, StorageBackend, WorkspaceLease,
+    Cancellation, Deployment, RunReport, Standing, StorageBackend, WorkspaceLease,
     datasets::{self, Assignment},
     kept_if_settled,
     verify::missing_in,
@@ -16,7 +16,7 @@ use e3_core::{
 };
 use e3_pipeline::{Compiled, Compiler, OutputLink, Project, Sources, StatCache, TrackReport, Tracked};
 use e3_store::LocalStorage;
-use e3_types::{DatasetPath, Kind, Package, RunState, Timestamp};
+use e3_types::{DatasetPath, Hash, Kind, Package, RunState, Timestamp};
 
 use super::{
     detach,
@@ -87,13 +87,15 @@ pub(crate) struct Prepared {
     pub(crate) compiled: Compiled,
     /// The package, if it is known. It may be large: a run takes it, and forgets it as soon as it can.
     package: Option<Package>,
+    /// What stands of the last complete run, if that is known.
+    standing: Option<Standing>,
 }
 
 impl Prepared {
     /// What a run is given of it.
     pub(crate) fn give(&mut self) -> Given {
         let package = self.package.take().map(|package| (self.compiled.package, package));
-        Given { settings: self.compiled.run.clone(), package }
+        Given { settings: self.compiled.run.clone(), package, standing: self.standing.take() }
     }
 }
 
@@ -121,7 +123,7 @@ impl<'a> Round<'a> {
         let Self { context, storage, folder, .. } = self;
         let compiler = context.compiler(storage, folder)?;
         let (compiled, package) = compiler.compile(&**storage, |name| context.variable(name)).await?;
-        Ok(Prepared { compiler, compiled, package })
+        Ok(Prepared { compiler, compiled, package, standing: None })
     }
 
     /// Deploys the package, and gives the inputs that follow files of the project what these hold now.
@@ -135,13 +137,21 @@ impl<'a> Round<'a> {
         let project = project(storage, &self.folder);
         let sources = Sources::look(&project, &prepared.compiled.tracked).await?;
         let object = prepared.compiled.package;
-        let settled = kept_if_settled(&**storage, lease.workspace(), object, sources.looks()).await?;
-        if let Some(kept) = settled.filter(|_| !reset) {
+        let kept = kept_if_settled(&**storage, lease.workspace(), object, &sources.looks()).await?;
+        let kept = match kept {
+            None if !reset => self.follow(lease, object.hash, &sources, &mut prepared.standing).await?,
+            other => other,
+        };
+        if let Some(kept) = kept.filter(|_| !reset) {
             self.tell_kept(&kept, &prepared.compiled.tracked, false);
             return Ok(());
         }
-        let TrackReport { values, looks, .. } = track(context, storage, &sources).await?;
+        let mut cache = stat_cache(storage);
+        let TrackReport { values, looks, .. } =
+            sources.track(&**storage, &*context.clock, &mut cache).await?;
+        save(&mut cache)?;
         let package = self.package(prepared).await?;
+        let looks = Some(&looks);
         let deployment = Deployment { object, package, tracked: &values, looks, reset };
         let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
         self.tell_kept(&report.kept, &prepared.compiled.tracked, report.is_new_package);
@@ -151,10 +161,37 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
+    /// Deploys what has changed, if nothing but files has since the last deployment, and everything that the last complete run was
+    /// made of is there; then the inputs that keep what a person has set.
+    async fn follow(
+        &self,
+        lease: &WorkspaceLease,
+        package: Hash,
+        sources: &Sources<'_>,
+        standing: &mut Option<Standing>,
+    ) -> Result<Option<Vec<DatasetPath>>> {
+        let Self { context, storage, .. } = self;
+        let workspace = lease.workspace();
+        let looks = sources.looks();
+        let Some(following) = workspaces::following(&**storage, workspace, package, &looks).await? else {
+            return Ok(None);
+        };
+        *standing = Standing::find(&**storage, workspace, package).await?;
+        if standing.is_none() {
+            return Ok(None);
+        }
+        let (clock, changed) = (&*context.clock, &following.changed);
+        let mut cache = stat_cache(storage);
+        let TrackReport { values, looks, .. } =
+            sources.track_some(&**storage, clock, &mut cache, changed).await?;
+        save(&mut cache)?;
+        Ok(workspaces::follow(&**storage, clock, lease, &following, &values, &looks).await?)
+    }
+
     /// The package itself, with all that a run needs of it in the store.
     async fn package<'p>(&self, prepared: &'p mut Prepared) -> Result<&'p Package> {
         let Self { context, storage, .. } = self;
-        let Prepared { compiler, compiled, package } = prepared;
+        let Prepared { compiler, compiled, package, .. } = prepared;
         if package.is_none() {
             let variable = |name: &str| context.variable(name);
             *package = Some(compiler.complete(&**storage, compiled, variable).await?);
@@ -258,16 +295,20 @@ pub(crate) async fn track_files(
 ) -> Result<Vec<Assignment>> {
     let project = project(storage, folder);
     let sources = Sources::look(&project, datasets).await?;
-    Ok(track(context, storage, &sources).await?.values)
+    let mut cache = stat_cache(storage);
+    let report = sources.track(storage, &*context.clock, &mut cache).await?;
+    save(&mut cache)?;
+    Ok(report.values)
 }
 
 fn project(storage: &LocalStorage, folder: &Path) -> Project {
     Project { folder: folder.to_owned(), repository: storage.root().to_owned() }
 }
 
-async fn track(context: &Context, storage: &LocalStorage, sources: &Sources<'_>) -> Result<TrackReport> {
-    let mut cache = StatCache::load(&storage.root().join("cache/stat.json"));
-    let tracked = sources.track(storage, &*context.clock, &mut cache).await?;
-    cache.save().map_err(|error| CliError::environment("writing the stat cache", error))?;
-    Ok(tracked)
+fn stat_cache(storage: &LocalStorage) -> StatCache {
+    StatCache::at(&storage.root().join("cache/stat"))
+}
+
+fn save(cache: &mut StatCache) -> Result<()> {
+    cache.save().map_err(|error| CliError::environment("writing the stat cache", error))
 }

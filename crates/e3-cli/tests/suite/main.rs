@@ -15,6 +15,7 @@ mod everyday;
 mod examples;
 mod explain;
 mod failures;
+mod following;
 mod full;
 mod hammer;
 mod history;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use e3_types::{Name, Package, RunState, WorkspaceName};
+use e3_types::{Name, ObjectRef, Package, RunState, WorkspaceName};
 use tokio::sync::mpsc;
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     pattern::NamePattern,
     ready::CPU_NAME,
     settled,
+    standing::Standing,
     state::{Dataflow, DataflowPolicy},
 };
 use crate::{
@@ -58,49 +59,80 @@ pub async fn dataflow_execute_held(
         summary: None,
         owner: options.holder.clone(),
     };
+    let mut standing = None;
     if settled::covers_everything(&options)
-        && let Some(settled) = settled::find(&*storage, workspace, counter, deployed.package.hash)
-            .await
-            .map_err(WorkspaceError::from)?
+        && let Some(settled) = settled::find(&*storage, workspace).await.map_err(failed)?
     {
-        let report = settled::run(&*storage, &options, record, &settled).await.map_err(failed)?;
-        return Ok(RunReport { lost, ..report });
+        let hash = deployed.package.hash;
+        if settled.is_of_now(&*storage, counter, hash).await.map_err(WorkspaceError::from)? {
+            let report = settled::run(&*storage, &options, record, &settled).await.map_err(failed)?;
+            return Ok(RunReport { lost, ..report });
+        }
+        standing = match options.standing.take().filter(|standing| standing.is_of(&settled)) {
+            Some(standing) => Some(standing),
+            None => Standing::find(&*storage, workspace, hash).await.map_err(WorkspaceError::from)?,
+        };
+        if let Some(found) = &mut standing
+            && !found.bring_up_to_date(&*storage, workspace).await.map_err(WorkspaceError::from)?
+        {
+            standing = None;
+        }
     }
-    let package = match options.package.take().filter(|(object, _)| *object == deployed.package) {
-        Some((_, package)) => package,
-        None => packages::load(&*storage, deployed.package).await?,
+    let flow = match &standing {
+        Some(standing) => from_what_stands(&options, standing)?,
+        None => from_the_start(&*storage, workspace, &mut options, deployed.package).await?,
     };
-    let graph = graph(&package, &options.targets, &options.force)?;
-    check_limits(&graph, &options.limits)?;
-
-    let roots = datasets::read_roots(storage.refs(), workspace).await.map_err(failed)?;
-    let durations = history::durations(&*storage, workspace).await.map_err(failed)?;
-    let policy = DataflowPolicy {
-        slots: options.slots,
-        limits: options.limits.clone(),
-        on_failure: options.on_failure,
-    };
-    let root = |path: &_| roots.get(path).map(|value| value.object);
-    let took = |task| durations.get(graph.name(task)).copied();
-    let flow = Dataflow::new(&graph, &policy, root, |name| options.force.reason(name), took);
-
     // It may be large, and all that is needed of it is in the graph.
-    let name = package.name.clone();
-    drop((package, roots));
+    options.package = None;
     let run = record.run;
     let interrupted = |source| DataflowError::Interrupted { run, source };
-    runs::record_start(&*storage, &record).await.map_err(|error| interrupted(error.into()))?;
+    let started = runs::record_start(&*storage, &record, standing.is_some()).await;
+    started.map_err(|error| interrupted(error.into()))?;
     let (journal, entries) = mpsc::channel(journal::CAPACITY);
-    let orchestrator =
-        Orchestrator::new(&storage, &options, &mut record, &name, flow, graph, counter, durations, journal)
-            .await
-            .map_err(|error| interrupted(error.into()))?;
+    let orchestrator = Orchestrator::new(&storage, &options, &mut record, flow, standing, counter, journal)
+        .await
+        .map_err(|error| interrupted(error.into()))?;
     // The loop and the journal run side by side, so that neither outlives the other.
     let (ended, kept) =
         tokio::join!(orchestrator.run(), journal::keep(&*storage, run, entries, &*options.events));
     // If the journal failed, the loop only noticed that nobody listens any more.
     kept.map_err(interrupted)?;
     Ok(RunReport { lost, ..ended? })
+}
+
+/// The state of a run that has to ask about every task.
+async fn from_the_start(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+    options: &mut DataflowOptions,
+    deployed: ObjectRef,
+) -> Result<Dataflow, DataflowError> {
+    let failed = |error: crate::RefError| WorkspaceError::Storage(error.into());
+    let package = match options.package.take().filter(|(object, _)| *object == deployed) {
+        Some((_, package)) => package,
+        None => packages::load(storage, deployed).await?,
+    };
+    let graph = graph(&package, &options.targets, &options.force)?;
+    check_limits(&graph, &options.limits)?;
+    let roots = datasets::read_roots(storage.refs(), workspace).await.map_err(failed)?;
+    let durations = history::durations(storage, workspace).await.map_err(failed)?;
+    let root = |path: &_| roots.get(path).map(|value| value.object);
+    let took = |task| durations.get(graph.name(task)).copied();
+    let uncached = |name: &_| options.force.reason(name);
+    Ok(Dataflow::new(&graph, &policy(options), root, uncached, took))
+}
+
+/// The state of a run that takes over what stands.
+fn from_what_stands(options: &DataflowOptions, standing: &Standing) -> Result<Dataflow, DataflowError> {
+    let graph = &standing.graph;
+    check_limits(graph, &options.limits)?;
+    let stands = |task| standing.result(task).map(|cell| (cell.object, cell.took_ms));
+    let took = |task| standing.took_ms(task);
+    Ok(Dataflow::standing(graph, &policy(options), standing.roots_now(), |_| None, took, stands))
+}
+
+fn policy(options: &DataflowOptions) -> DataflowPolicy {
+    DataflowPolicy { slots: options.slots, limits: options.limits.clone(), on_failure: options.on_failure }
 }
 
 /// The graph of the tasks that are meant.

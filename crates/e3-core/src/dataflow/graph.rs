@@ -2,6 +2,8 @@
 //!
 //! Flat arrays: a task costs a few dozen bytes beside its names, so a package of a million tasks is a matter of course.
 
+mod record;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, BinaryHeap, HashMap},
@@ -32,7 +34,7 @@ impl RootIndex {
 }
 
 /// A package as a graph.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Graph {
     names: Vec<Name>,
     /// The task objects.
@@ -151,10 +153,6 @@ impl Graph {
 
         let mut graph = Self {
             objects: package.tasks.values().map(|task| task.task).collect(),
-            dependents: Lists::with_capacity(0),
-            readers: Lists::with_capacity(0),
-            order: Vec::new(),
-            positions: vec![0; count],
             policies: policies.distinct,
             policy_of: policies.of_task,
             names,
@@ -163,20 +161,28 @@ impl Graph {
             inputs,
             each,
             roots,
+            ..Self::default()
         };
-        graph.dependents = graph.used_by(count, |input| match input {
+        graph.connect()?;
+        Ok(graph)
+    }
+
+    /// Finds out who waits for whom.
+    fn connect(&mut self) -> Result<(), GraphError> {
+        self.dependents = self.used_by(self.len(), |input| match input {
             Input::Task(producer) => Some(producer.at()),
             Input::Root(_) => None,
         });
-        graph.readers = graph.used_by(graph.roots.len(), |input| match input {
+        self.readers = self.used_by(self.roots.len(), |input| match input {
             Input::Root(root) => Some(root.at()),
             Input::Task(_) => None,
         });
-        graph.order = graph.topological_order()?;
-        for (position, index) in (0_u32..).zip(&graph.order) {
-            graph.positions[index.at()] = position;
+        self.order = self.topological_order()?;
+        self.positions = vec![0; self.len()];
+        for (position, index) in (0_u32..).zip(&self.order) {
+            self.positions[index.at()] = position;
         }
-        Ok(graph)
+        Ok(())
     }
 
     /// For each of `lists` numbers, the tasks with an input that `number` gives that number; each task once.

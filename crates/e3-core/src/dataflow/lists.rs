@@ -8,6 +8,12 @@ pub(super) struct Lists<T> {
     items: Vec<T>,
 }
 
+impl<T> Default for Lists<T> {
+    fn default() -> Self {
+        Self { starts: vec![0], items: Vec::new() }
+    }
+}
+
 impl<T: Copy> Lists<T> {
     /// No list yet, with room for so many.
     pub(super) fn with_capacity(lists: usize) -> Self {

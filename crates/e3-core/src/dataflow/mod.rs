@@ -15,6 +15,7 @@ mod pattern;
 mod publish;
 mod ready;
 pub(crate) mod settled;
+mod standing;
 mod state;
 mod views;
 
@@ -26,5 +27,6 @@ pub use self::{
     options::{DataflowError, DataflowOptions, Force, RunReport, TaskFailure},
     pattern::{NamePattern, NamePatternError},
     settled::kept_if_settled,
+    standing::Standing,
     state::{Dataflow, DataflowPolicy, OnFailure},
 };

@@ -11,7 +11,7 @@ use e3_types::{
     RunSummary, WorkspaceName,
 };
 
-use super::{pattern::NamePattern, state::OnFailure};
+use super::{pattern::NamePattern, standing::Standing, state::OnFailure};
 use crate::{
     Cancellation, Clock, EventSink, Holder, NoEvents, PackageError, RunOptions, StorageError, TaskRunner,
     WorkspaceError,
@@ -46,6 +46,8 @@ pub struct DataflowOptions {
     pub cancellation: Cancellation,
     /// A package that the caller has in memory: if it is what is deployed, it is not read again.
     pub package: Option<(ObjectRef, Package)>,
+    /// The same of what stands of the last complete run.
+    pub standing: Option<Standing>,
 }
 
 /// Which tasks are executed although their result may be known.
@@ -198,6 +200,7 @@ impl DataflowOptions {
             run: None,
             cancellation: Cancellation::default(),
             package: None,
+            standing: None,
         }
     }
 

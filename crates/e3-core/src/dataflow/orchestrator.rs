@@ -11,8 +11,7 @@ use std::{
 };
 
 use e3_types::{
-    ErrorClass, Event, EventKind, Failure, Kind, Name, ObjectRef, PackageName, RunReason, RunState,
-    SkipReason,
+    ErrorClass, Event, EventKind, Failure, Kind, Name, ObjectRef, RunReason, RunState, SkipReason,
 };
 use futures::FutureExt;
 use tokio::{
@@ -31,6 +30,7 @@ use super::{
     options::{DataflowError, DataflowOptions, RunReport, TaskFailure},
     publish::Publisher,
     settled,
+    standing::Standing,
     state::Dataflow,
 };
 use crate::{
@@ -42,8 +42,9 @@ pub(super) struct Orchestrator<'a> {
     storage: &'a Arc<dyn StorageBackend>,
     options: &'a DataflowOptions,
     record: &'a mut RunRecord,
-    package: &'a PackageName,
     graph: Arc<Graph>,
+    /// What the run stands on.
+    standing: Option<Standing>,
     flow: Dataflow,
     publisher: Publisher,
     changes: Changes,
@@ -59,7 +60,12 @@ pub(super) struct Orchestrator<'a> {
     waits: HashMap<Unit, u64>,
     /// The kinds of the outputs of tasks that run once per entry.
     item_outputs: HashMap<TaskIndex, Kind>,
+    /// How long the tasks took that were executed in this run, by name, and how long each took the last time, by number; in
+    /// milliseconds.
     durations: BTreeMap<Name, u64>,
+    took: Vec<u64>,
+    /// Whether an object turned out to be missing that was taken to be there.
+    distrusts: bool,
     failures: Vec<(Unit, TaskFailure)>,
     repairs: Repairs,
     /// Whether something may be looked up that was executed in this run.
@@ -76,19 +82,25 @@ enum Report {
 }
 
 impl<'a> Orchestrator<'a> {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a run come together here, once")]
     pub(super) async fn new(
         storage: &'a Arc<dyn StorageBackend>,
         options: &'a DataflowOptions,
         record: &'a mut RunRecord,
-        package: &'a PackageName,
         flow: Dataflow,
-        graph: Arc<Graph>,
+        standing: Option<Standing>,
         counter: u64,
-        durations: BTreeMap<Name, u64>,
         journal: mpsc::Sender<Message>,
     ) -> Result<Self, RefError> {
-        let publisher = Publisher::new(&**storage, &graph, &record.workspace).await?;
+        let graph = Arc::clone(&flow.graph);
+        let (storage_of_now, workspace) = (&**storage, &record.workspace);
+        let (publisher, took) = match &standing {
+            None => (Publisher::new(storage_of_now, &graph, workspace).await?, vec![0; graph.len()]),
+            Some(standing) => {
+                let publisher = Publisher::of(storage_of_now, &graph, workspace, standing.reached()).await?;
+                let took = graph.indices().map(|task| standing.took_ms(task).unwrap_or_default());
+                (publisher, took.collect())
+            }
+        };
         Ok(Self {
             changes: Changes::follow(storage, &record.workspace, counter, record.operation),
             running: options.cancellation.child(),
@@ -96,8 +108,8 @@ impl<'a> Orchestrator<'a> {
             storage,
             options,
             record,
-            package,
             graph,
+            standing,
             flow,
             publisher,
             journal,
@@ -106,7 +118,9 @@ impl<'a> Orchestrator<'a> {
             each: HashMap::new(),
             waits: HashMap::new(),
             item_outputs: HashMap::new(),
-            durations,
+            durations: BTreeMap::new(),
+            took,
+            distrusts: false,
             failures: Vec::new(),
             repairs: Repairs::default(),
             looks_back: false,
@@ -126,6 +140,7 @@ impl<'a> Orchestrator<'a> {
 
     async fn run_to_the_end(&mut self) -> Result<RunReport, DataflowError> {
         let started = EventKind::RunStarted {
+            standing: self.flow.summary.cached,
             run: self.record.run,
             workspace: self.record.workspace.clone(),
             package: self.record.package.hash,
@@ -312,7 +327,7 @@ impl<'a> Orchestrator<'a> {
 
     async fn start(&mut self, unit: Unit, attempt: u32, because: RunReason) -> Result<(), DataflowError> {
         let (task, item) = self.name_of(unit);
-        tracing::debug!(package = %self.package, task = %task, attempt, "starting");
+        tracing::debug!(task = %task, attempt, "starting");
         let event = EventKind::TaskStarted { task, item, attempt, because };
         self.happened(Some(unit), event, Vec::new()).await?;
         self.execute(unit, attempt);

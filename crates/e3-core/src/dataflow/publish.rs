@@ -5,45 +5,109 @@ use e3_types::{ExecutionId, ObjectRef, Timestamp, WorkspaceName};
 use super::graph::{Graph, TaskIndex};
 use crate::{DatasetRef, Derivation, ExecutionKey, Origin, RefChange, RefError, StorageBackend, datasets};
 
+/// How many outputs are read in one request.
+const READ_AT_ONCE: usize = 4096;
+
 /// The outputs that the workspace has.
 pub(super) struct Publisher {
     workspace: WorkspaceName,
     /// By task.
-    published: Vec<Option<Box<(ObjectRef, Derivation)>>>,
+    outputs: Vec<Known>,
+}
+
+/// What is known of an output.
+#[derive(Clone)]
+enum Known {
+    /// Nothing yet.
+    Unread,
+    /// There is none.
+    Nothing,
+    Holds(Box<Published>),
+}
+
+/// An output as it is published.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Published {
+    /// Of the execution that made it.
+    pub(super) key: ExecutionKey,
+    pub(super) execution: Option<ExecutionId>,
+    pub(super) output: ObjectRef,
+}
+
+impl Known {
+    fn of(value: Option<DatasetRef>) -> Self {
+        let of = |value: DatasetRef| {
+            let Derivation { task, inputs, execution } = value.made?;
+            Some(Published { key: ExecutionKey { task, inputs }, execution, output: value.object })
+        };
+        value.and_then(of).map_or(Self::Nothing, |published| Self::Holds(Box::new(published)))
+    }
 }
 
 impl Publisher {
+    /// For a run that looks at every task.
     pub(super) async fn new(
         storage: &dyn StorageBackend,
         graph: &Graph,
         workspace: &WorkspaceName,
     ) -> Result<Self, RefError> {
-        let mut published = vec![None; graph.len()];
+        let mut outputs = vec![Known::Nothing; graph.len()];
         for (path, value) in datasets::read_outputs(storage.refs(), workspace).await? {
-            if let (Some(task), Some(made)) = (graph.producer(&path), value.made) {
-                published[task.at()] = Some(Box::new((value.object, made)));
+            if let Some(task) = graph.producer(&path) {
+                outputs[task.at()] = Known::of(Some(value));
             }
         }
-        Ok(Self { workspace: workspace.clone(), published })
+        Ok(Self { workspace: workspace.clone(), outputs })
+    }
+
+    /// For a run that looks at these tasks. Another one is read when it completes all the same.
+    pub(super) async fn of(
+        storage: &dyn StorageBackend,
+        graph: &Graph,
+        workspace: &WorkspaceName,
+        tasks: impl Iterator<Item = TaskIndex>,
+    ) -> Result<Self, RefError> {
+        let mut publisher = Self { workspace: workspace.clone(), outputs: vec![Known::Unread; graph.len()] };
+        let tasks: Vec<TaskIndex> = tasks.collect();
+        for some in tasks.chunks(READ_AT_ONCE) {
+            publisher.read(storage, graph, some).await?;
+        }
+        Ok(publisher)
+    }
+
+    async fn read(
+        &mut self,
+        storage: &dyn StorageBackend,
+        graph: &Graph,
+        tasks: &[TaskIndex],
+    ) -> Result<(), RefError> {
+        let paths: Vec<_> = tasks.iter().map(|task| graph.output(*task)).collect();
+        let values = datasets::read_some_outputs(storage.refs(), &self.workspace, &paths).await?;
+        for (task, value) in tasks.iter().zip(values) {
+            self.outputs[task.at()] = Known::of(value);
+        }
+        Ok(())
     }
 
     /// The change that publishes an output, if the workspace does not say the same already.
-    pub(super) fn completed(
+    pub(super) async fn completed(
         &mut self,
+        storage: &dyn StorageBackend,
         graph: &Graph,
         task: TaskIndex,
-        key: ExecutionKey,
-        execution: Option<ExecutionId>,
-        output: ObjectRef,
+        published: Published,
         at: Timestamp,
-    ) -> Option<RefChange> {
-        let made = Derivation { task: key.task, inputs: key.inputs, execution };
-        let published = &mut self.published[task.at()];
-        if published.as_deref() == Some(&(output, made)) {
-            return None;
+    ) -> Result<Option<RefChange>, RefError> {
+        if matches!(self.outputs[task.at()], Known::Unread) {
+            self.read(storage, graph, &[task]).await?;
         }
-        *published = Some(Box::new((output, made)));
+        if matches!(&self.outputs[task.at()], Known::Holds(before) if **before == published) {
+            return Ok(None);
+        }
+        let Published { key, execution, output } = published.clone();
+        self.outputs[task.at()] = Known::Holds(Box::new(published));
+        let made = Derivation { task: key.task, inputs: key.inputs, execution };
         let value = DatasetRef { object: output, origin: Origin::Task, at, made: Some(made) };
-        Some(datasets::publish(&self.workspace, graph.output(task), &value))
+        Ok(Some(datasets::publish(&self.workspace, graph.output(task), &value)))
     }
 }

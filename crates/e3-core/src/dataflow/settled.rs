@@ -1,8 +1,8 @@
-//! The shortest answer: nothing has been done to a workspace since a run left it complete.
+//! What the last complete run of a workspace has left, so that the next one has to look only at what has changed since.
 //!
-//! `settled/WORKSPACE` says what such a run saw: the package, the change counter when everything up to it had been taken in, and
-//! the stamp of the objects. While all three are the same a new run has nothing to find out, however many tasks there are. Every
-//! other run forgets it when it starts.
+//! `settled/WORKSPACE` says what such a run saw: the package, the last operation and the change counter when everything up to it had been
+//! taken in, and the stamp of the objects. While all of that is the same a new run has nothing to find out, however many tasks
+//! there are. If not, see `standing.rs`. A run that does not stand on it forgets it when it starts.
 //!
 //! What this does not see is an object that somebody has changed in place, past the file system's own rules; who reads it, or
 //! verifies the repository, does.
@@ -10,9 +10,12 @@
 use e3_types::{DatasetPath, Event, EventKind, Hash, ObjectRef, RunState, RunSummary, WorkspaceName};
 use serde::{Deserialize, Serialize};
 
-use super::options::{DataflowOptions, Force, RunReport};
+use super::{
+    options::{DataflowOptions, Force, RunReport},
+    standing,
+};
 use crate::{
-    RefChange, RefError, RefName, RunRecord, StorageBackend, StorageError, runs,
+    Looks, ObjectStamp, RefChange, RefError, RefName, RunRecord, StorageBackend, StorageError, runs,
     views::{self, followed},
 };
 
@@ -21,11 +24,29 @@ use crate::{
 pub(super) struct Settled {
     pub(super) package: Hash,
     pub(super) counter: u64,
-    pub(super) objects: String,
+    pub(super) operation: u64,
+    pub(super) objects: ObjectStamp,
+    /// How many tasks and inputs the graph has.
+    pub(super) tasks: usize,
+    pub(super) roots: usize,
     /// How many results there are: of its tasks, and of the entries of those that run once per entry.
     pub(super) total: u64,
     /// How long the executions took that need not be done again, in milliseconds, as far as the run knew.
     pub(super) saved_ms: u64,
+}
+
+impl Settled {
+    /// Whether nothing has happened since, in a workspace with this change counter and package.
+    pub(super) async fn is_of_now(
+        &self,
+        storage: &dyn StorageBackend,
+        counter: u64,
+        package: Hash,
+    ) -> Result<bool, StorageError> {
+        Ok(self.package == package
+            && self.counter == counter
+            && self.objects == storage.object_stamp().await?)
+    }
 }
 
 fn name(workspace: &WorkspaceName) -> RefName {
@@ -42,23 +63,23 @@ pub(super) fn remember(workspace: &WorkspaceName, settled: &Settled) -> RefChang
     RefChange::set(name(workspace), views::encode(settled))
 }
 
-/// The change that forgets it.
-pub(crate) fn forget(workspace: &WorkspaceName) -> RefChange {
-    RefChange::remove(name(workspace))
+/// The changes that forget it, with all that stands on it.
+pub(crate) async fn forget(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+) -> Result<Vec<RefChange>, RefError> {
+    let Some(settled) = find(storage, workspace).await? else { return Ok(Vec::new()) };
+    let mut changes = standing::forget(workspace, settled.tasks, settled.roots);
+    changes.push(RefChange::remove(name(workspace)));
+    Ok(changes)
 }
 
-/// What is remembered, if it is about this package and nothing has happened since.
+/// What is remembered.
 pub(super) async fn find(
     storage: &dyn StorageBackend,
     workspace: &WorkspaceName,
-    counter: u64,
-    package: Hash,
-) -> Result<Option<Settled>, StorageError> {
-    let found: Option<Settled> = views::read(storage.refs(), &name(workspace)).await?;
-    let is_of_now = |settled: &Settled| settled.package == package && settled.counter == counter;
-    let Some(settled) = found.filter(is_of_now) else { return Ok(None) };
-    let is_same = settled.objects == storage.object_stamp().await?;
-    Ok(is_same.then_some(settled))
+) -> Result<Option<Settled>, RefError> {
+    views::read(storage.refs(), &name(workspace)).await
 }
 
 /// Whether neither a deployment of this package, with files that look so, nor a run of all of it would find anything to do; then
@@ -67,11 +88,13 @@ pub async fn kept_if_settled(
     storage: &dyn StorageBackend,
     workspace: &WorkspaceName,
     package: ObjectRef,
-    looks: Hash,
+    looks: &Looks,
 ) -> Result<Option<Vec<DatasetPath>>, StorageError> {
     let counter = storage.refs().change_counter(workspace).await?;
-    if find(storage, workspace, counter, package.hash).await?.is_none() {
-        return Ok(None);
+    let settled = find(storage, workspace).await?;
+    match settled {
+        Some(settled) if settled.is_of_now(storage, counter, package.hash).await? => {}
+        _ => return Ok(None),
     }
     Ok(followed::kept_if_deployed(storage, workspace, package.hash, looks).await?)
 }
@@ -93,7 +116,8 @@ pub(super) async fn run(
     };
     let (run, workspace) = (record.run, record.workspace.clone());
     let (package, total) = (settled.package, settled.total);
-    let started = EventKind::RunStarted { run, workspace: workspace.clone(), package, total };
+    let started =
+        EventKind::RunStarted { run, workspace: workspace.clone(), package, total, standing: total };
     let ended = EventKind::RunEnded { state: RunState::Completed, summary };
     let events =
         [Event { seq: 0, at: record.started, kind: started }, Event { seq: 1, at: now, kind: ended }];

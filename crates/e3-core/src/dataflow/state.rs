@@ -135,27 +135,51 @@ impl Dataflow {
     pub fn new(
         graph: &Arc<Graph>,
         policy: &DataflowPolicy,
-        root: impl FnMut(&DatasetPath) -> Option<ObjectRef>,
+        mut root: impl FnMut(&DatasetPath) -> Option<ObjectRef>,
+        uncached: impl FnMut(&Name) -> Option<RunReason>,
+        took: impl FnMut(TaskIndex) -> Option<u64>,
+    ) -> Self {
+        let roots = graph.roots().iter().map(&mut root).collect();
+        Self::standing(graph, policy, roots, uncached, took, |_| None)
+    }
+
+    /// The state before the first event of a run that takes over some results: `stands` says which, and how many milliseconds
+    /// each took. What a task depends on that stands has to stand, too. The roots are given in their order.
+    pub(super) fn standing(
+        graph: &Arc<Graph>,
+        policy: &DataflowPolicy,
+        roots: Vec<Option<ObjectRef>>,
         mut uncached: impl FnMut(&Name) -> Option<RunReason>,
         took: impl FnMut(TaskIndex) -> Option<u64>,
+        stands: impl Fn(TaskIndex) -> Option<(ObjectRef, u64)>,
     ) -> Self {
         let tasks = graph.len();
         let never = |task| (!graph.policy(task).cache).then_some(RunReason::NeverCached);
         let mut missing = vec![0; tasks];
+        let (mut phases, mut outputs) = (vec![Phase::Waiting; tasks], vec![None; tasks]);
+        let mut summary = RunSummary { total: tasks as u64, ..RunSummary::default() };
+        let mut done = 0;
         for task in graph.indices() {
+            if let Some((output, took_ms)) = stands(task) {
+                (phases[task.at()], outputs[task.at()]) = (Phase::Done { cached: true }, Some(output));
+                done += 1;
+                summary.cached += 1;
+                summary.saved_ms += took_ms;
+                continue;
+            }
             for dependent in graph.dependents(task) {
                 missing[dependent.at()] += 1;
             }
         }
         let mut flow = Self {
             on_failure: policy.on_failure,
-            phases: vec![Phase::Waiting; tasks],
+            phases,
             attempts: vec![0; tasks],
-            outputs: vec![None; tasks],
+            outputs,
             missing,
             uncached: graph.indices().map(|task| uncached(graph.name(task)).or(never(task))).collect(),
             remaining: remaining(graph, took),
-            roots: graph.roots().iter().map(root).collect(),
+            roots,
             items: Vec::new(),
             expansions: HashMap::new(),
             notices: VecDeque::new(),
@@ -168,15 +192,15 @@ impl Dataflow {
             released: HashSet::new(),
             slots: policy.slots.get(),
             backing_off: 0,
-            done: 0,
+            done,
             cancelled: false,
             cancel_sent: false,
             ended: false,
             started: Timestamp::default(),
-            summary: RunSummary { total: tasks as u64, ..RunSummary::default() },
+            summary,
             graph: Arc::clone(graph),
         };
-        for task in graph.in_order() {
+        for task in graph.in_order().filter(|task| stands(*task).is_none()) {
             let unassigned = graph.inputs(task).iter().find_map(|input| match input {
                 Input::Root(root) if flow.roots[root.at()].is_none() => Some(*root),
                 _ => None,

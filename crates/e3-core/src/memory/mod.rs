@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 pub use self::{leases::MemoryLeases, logs::MemoryLogs, objects::MemoryObjects, refs::MemoryRefs};
-use crate::{LeaseStore, LogStore, ObjectStore, RefStore, StorageBackend, StorageError};
+use crate::{LeaseStore, LogStore, ObjectStamp, ObjectStore, RefStore, StorageBackend, StorageError};
 
 /// A repository that lives as long as this value.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ impl StorageBackend for MemoryStorage {
         &self.leases
     }
 
-    async fn object_stamp(&self) -> Result<String, StorageError> {
+    async fn object_stamp(&self) -> Result<ObjectStamp, StorageError> {
         Ok(self.objects.stamp())
     }
 

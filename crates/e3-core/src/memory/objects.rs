@@ -18,7 +18,8 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
 use super::lock;
 use crate::{
-    Access, ByteStream, Clock, ObjectError, ObjectStore, Source, StageItem, SystemClock, Unavailable,
+    Access, ByteStream, Clock, ObjectError, ObjectStamp, ObjectStore, Source, StageItem, SystemClock,
+    Unavailable,
 };
 
 /// Objects in a map, by hash, with the time when each was put.
@@ -99,12 +100,15 @@ impl ObjectStore for MemoryObjects {
 
 impl MemoryObjects {
     /// Which objects there are.
-    pub(super) fn stamp(&self) -> String {
-        let objects = lock(&self.0);
-        let mixed = objects.keys().fold([0; 32], |mixed: [u8; 32], hash| {
-            std::array::from_fn(|place| mixed[place] ^ hash.as_bytes()[place])
-        });
-        format!("{} {mixed:?}", objects.len())
+    /// A mark for each first byte of a hash: the objects that begin so, mixed.
+    pub(super) fn stamp(&self) -> ObjectStamp {
+        let mut marks = vec![0; 256];
+        for hash in lock(&self.0).keys() {
+            let [first, _, _, _, rest @ ..] = hash.as_bytes();
+            let mixed = rest.iter().take(8).fold(0_u64, |mixed, byte| mixed << 8 | u64::from(*byte));
+            marks[usize::from(*first)] ^= mixed;
+        }
+        ObjectStamp::new(marks)
     }
 
     fn bytes(&self, hash: &Hash) -> Result<Bytes, ObjectError> {

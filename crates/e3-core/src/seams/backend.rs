@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use e3_types::ErrorClass;
 
-use super::{LeaseError, LeaseStore, LogError, LogStore, ObjectError, ObjectStore, RefError, RefStore};
+use super::{
+    LeaseError, LeaseStore, LogError, LogStore, ObjectError, ObjectStamp, ObjectStore, RefError, RefStore,
+};
 
 /// One repository.
 #[async_trait]
@@ -20,8 +22,8 @@ pub trait StorageBackend: Send + Sync {
     /// Who is at work on what.
     fn leases(&self) -> &dyn LeaseStore;
 
-    /// Something that is another one when an object has been removed since. It may be another one for any other reason, too.
-    async fn object_stamp(&self) -> Result<String, StorageError>;
+    /// What tells later whether objects have been removed since.
+    async fn object_stamp(&self) -> Result<ObjectStamp, StorageError>;
 
     /// Returns when everything that was acknowledged before the call would survive a power cut.
     ///

@@ -7,6 +7,7 @@ mod object;
 mod refs;
 mod runner;
 mod sink;
+mod stamp;
 
 pub use self::{
     backend::{StorageBackend, StorageError, Unavailable},
@@ -16,4 +17,5 @@ pub use self::{
     refs::{Precondition, RefChange, RefError, RefName, RefStore, Scan},
     runner::{Cancellation, OutputSink, Released, TaskExecuteOptions, TaskResult, TaskRunner, Uncommitted},
     sink::{EventSink, NoEvents},
+    stamp::ObjectStamp,
 };

@@ -8,8 +8,8 @@ use e3_types::{ExecutionId, ExecutionState, Failure, Hash, Kind, ObjectRef};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    Cancellation, LeaseStore, LogStore, MemoryStorage, ObjectError, ObjectStore, RefStore, StorageBackend,
-    StorageError, TaskExecuteOptions, TaskRunner,
+    Cancellation, LeaseStore, LogStore, MemoryStorage, ObjectError, ObjectStamp, ObjectStore, RefStore,
+    StorageBackend, StorageError, TaskExecuteOptions, TaskRunner,
     executions::{self, ExecutionRecord},
     explain::{DetailChange, folder_details},
     packages,
@@ -162,7 +162,7 @@ impl StorageBackend for Aside<'_> {
         self.memory.leases()
     }
 
-    async fn object_stamp(&self) -> Result<String, StorageError> {
+    async fn object_stamp(&self) -> Result<ObjectStamp, StorageError> {
         self.storage.object_stamp().await
     }
 

@@ -183,6 +183,29 @@ pub async fn read_outputs(
     all_under(refs, Scan::under(&[&"outputs", workspace])).await
 }
 
+/// What some inputs hold.
+pub(super) async fn read_some_roots(
+    refs: &dyn RefStore,
+    workspace: &WorkspaceName,
+    paths: &[&DatasetPath],
+) -> Result<Vec<Option<DatasetRef>>, RefError> {
+    read_some(refs, paths.iter().map(|path| root_name(workspace, path)).collect()).await
+}
+
+/// What some outputs hold.
+pub(crate) async fn read_some_outputs(
+    refs: &dyn RefStore,
+    workspace: &WorkspaceName,
+    paths: &[&DatasetPath],
+) -> Result<Vec<Option<DatasetRef>>, RefError> {
+    read_some(refs, paths.iter().map(|path| output_name(workspace, path)).collect()).await
+}
+
+async fn read_some(refs: &dyn RefStore, names: Vec<RefName>) -> Result<Vec<Option<DatasetRef>>, RefError> {
+    let found = names.iter().zip(refs.read(&names).await?);
+    found.map(|(name, value)| value.map(|value| decode(name, &value)).transpose()).collect()
+}
+
 /// How many records are read at once: there may be many.
 const PAGE: usize = 4096;
 

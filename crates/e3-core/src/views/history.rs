@@ -1,5 +1,6 @@
 //! The history of tasks by name: `history/WORKSPACE/TASK/RUN/SEQ` is what became of a task in a run, wherever that was not
-//! what the workspace knew already. `durations/WORKSPACE` is how long each task took the last time.
+//! what the workspace knew already. `durations/WORKSPACE` is how long each task took the last time, `recent-durations/WORKSPACE` the same of
+//! a few tasks, newer.
 //!
 //! This is the index behind "what was this task executed on before": names sort by time, so the newest is one step away.
 
@@ -82,8 +83,12 @@ pub async fn list(
     found.into_iter().map(entry).collect()
 }
 
-pub(super) fn durations_name(workspace: &WorkspaceName) -> RefName {
-    RefName::new(&[&"durations", workspace])
+/// How many durations are few.
+const FEW: usize = 1000;
+
+/// Of all tasks, and of a few.
+pub(super) fn durations_names(workspace: &WorkspaceName) -> [RefName; 2] {
+    [RefName::new(&[&"durations", workspace]), RefName::new(&[&"recent-durations", workspace])]
 }
 
 /// How long each task of a workspace took the last time, in milliseconds; for one that runs once per entry, how long the
@@ -92,10 +97,26 @@ pub async fn durations(
     storage: &dyn StorageBackend,
     workspace: &WorkspaceName,
 ) -> Result<BTreeMap<Name, u64>, RefError> {
-    Ok(read(storage.refs(), &durations_name(workspace)).await?.unwrap_or_default())
+    let mut durations = BTreeMap::new();
+    for name in durations_names(workspace) {
+        durations.extend(read::<BTreeMap<_, _>>(storage.refs(), &name).await?.unwrap_or_default());
+    }
+    Ok(durations)
 }
 
-/// The change that records durations.
-pub(crate) fn record_durations(workspace: &WorkspaceName, durations: &BTreeMap<Name, u64>) -> RefChange {
-    RefChange::set(durations_name(workspace), encode(durations))
+/// The changes that record how long some tasks took: where there are few of them, without touching what is known of all others.
+pub(crate) async fn record_durations(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+    took: BTreeMap<Name, u64>,
+) -> Result<Vec<RefChange>, RefError> {
+    let [all, few] = durations_names(workspace);
+    let mut recent: BTreeMap<Name, u64> = read(storage.refs(), &few).await?.unwrap_or_default();
+    recent.extend(took);
+    if recent.len() <= FEW {
+        return Ok(vec![RefChange::set(few, encode(&recent))]);
+    }
+    let mut durations: BTreeMap<Name, u64> = read(storage.refs(), &all).await?.unwrap_or_default();
+    durations.extend(recent);
+    Ok(vec![RefChange::set(all, encode(&durations)), RefChange::remove(few)])
 }

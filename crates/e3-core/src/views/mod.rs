@@ -8,6 +8,7 @@ pub(crate) mod followed;
 pub mod history;
 pub mod operations;
 pub mod packages;
+pub(crate) mod pieces;
 pub mod runs;
 pub mod status;
 pub mod workspaces;
@@ -18,12 +19,13 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use self::{
     datasets::{DatasetError, DatasetRef, Derivation, Origin},
     executions::{ExecutionRecord, ResultRecord},
+    followed::Looks,
     history::{HistoryEntry, HistoryRecord},
     operations::{Operation, OperationKind, PackageChange, RootChange, UndoError},
     packages::PackageError,
     runs::{EventCursor, RunOptions, RunRecord},
     status::TaskStatus,
-    workspaces::{DeployReport, Deployment, WorkspaceError, WorkspaceLease, WorkspaceRecord},
+    workspaces::{DeployReport, Deployment, Following, WorkspaceError, WorkspaceLease, WorkspaceRecord},
 };
 use crate::{RefError, RefName, RefStore};
 

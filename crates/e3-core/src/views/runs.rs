@@ -55,12 +55,20 @@ fn current_name(workspace: &WorkspaceName) -> RefName {
 }
 
 /// Records that a run has started.
-pub(crate) async fn record_start(storage: &dyn StorageBackend, record: &RunRecord) -> Result<(), RefError> {
-    let changes = vec![
+///
+/// What the last complete run has left is forgotten, unless this one stands on it.
+pub(crate) async fn record_start(
+    storage: &dyn StorageBackend,
+    record: &RunRecord,
+    stands: bool,
+) -> Result<(), RefError> {
+    let mut changes = vec![
         RefChange::set(run_name(&record.workspace, record.run), encode(record)),
         RefChange::set(current_name(&record.workspace), encode(&record.run)),
-        settled::forget(&record.workspace),
     ];
+    if !stands {
+        changes.extend(settled::forget(storage, &record.workspace).await?);
+    }
     storage.refs().write(changes).await
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     datasets::{self, Assignment},
     encode,
-    followed::{self, Followed},
+    followed::{self, Followed, Looks},
     operations::{self, Operation, OperationKind, PackageChange, RootChange},
     read,
 };
@@ -127,8 +127,8 @@ pub struct Deployment<'a> {
     pub package: &'a Package,
     /// The inputs that follow files of a project, with what these hold now.
     pub tracked: &'a [Assignment],
-    /// How the files looked that the tracked inputs follow, if they would look otherwise with any other content.
-    pub looks: Option<Hash>,
+    /// How the files looked that the tracked inputs follow, if that is to be remembered.
+    pub looks: Option<&'a Looks>,
     /// Whether values that a person has set are dropped.
     pub reset: bool,
 }
@@ -224,27 +224,26 @@ pub async fn deploy(
         let package = (old != Some(deployment.object))
             .then_some(PackageChange { before: old, after: deployment.object });
         let changes = difference(&before, &report.roots);
-        let followed = |operation| {
-            let (package, kept) = (deployment.object.hash, report.kept.clone());
-            deployment.looks.map(|looks| Followed { operation, package, looks, kept })
+        let followed_before = followed::find(storage, workspace).await.map_err(StorageError::from)?;
+        let follow = |operation| {
+            let remember = |looks: &Looks| {
+                let now = Followed::new(operation, deployment.object.hash, looks, report.kept.clone());
+                let is_news = followed_before.as_ref() != Some(&now);
+                is_news.then(|| now.remember(workspace, &looks.0, followed_before.as_ref(), None))
+            };
+            deployment.looks.and_then(remember).unwrap_or_default()
         };
         let number = operations::number_of(workspace, head.as_ref()).map_err(StorageError::from)?;
         if package.is_none() && changes.is_empty() {
-            if let Some(now) = followed(number)
-                && followed::find(storage, workspace).await.map_err(StorageError::from)?.as_ref()
-                    != Some(&now)
-            {
-                // Another operation at the same time makes it another number, and this of no account.
-                let written = storage.refs().write(vec![now.remember(workspace)]).await;
-                written.map_err(StorageError::from)?;
-            }
+            // Another operation at the same time makes it another number, and this of no account.
+            storage.refs().write(follow(number)).await.map_err(StorageError::from)?;
             return Ok(report);
         }
         let kind =
             if package.is_some() || deployment.reset { OperationKind::Deploy } else { OperationKind::Track };
         let operation = Operation { number: 0, at: now, kind, package, changes };
         let mut changes = operations::commit(workspace, head, operation)?;
-        changes.extend(followed(number + 1).map(|followed| followed.remember(workspace)));
+        changes.extend(follow(number + 1));
         if report.is_new_package {
             let record = WorkspaceRecord { package: deployment.object, deployed: now };
             changes.push(RefChange::set(deployed_name(workspace), encode(&record)));
@@ -263,6 +262,84 @@ pub async fn deploy(
             Err(RefError::Conflict(_)) => {}
             Err(error) => return Err(StorageError::from(error).into()),
         }
+    }
+}
+
+/// A workspace to which nothing was done since a deployment that has looked at the files of the tracked inputs.
+#[derive(Debug)]
+pub struct Following {
+    followed: Followed,
+    before: Looks,
+    /// The numbers of those inputs whose files look otherwise now, or might have held something else then.
+    pub changed: Vec<usize>,
+}
+
+/// Whether this package was deployed last, and nothing was done to the workspace since; then what looks otherwise now.
+pub async fn following(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+    package: Hash,
+    looks: &Looks,
+) -> Result<Option<Following>, StorageError> {
+    let operation = operations::head(storage, workspace).await?;
+    let is_last = |followed: &Followed| {
+        (followed.operation, followed.package, followed.inputs) == (operation, package, looks.0.0.len())
+    };
+    let Some(followed) = followed::find(storage, workspace).await?.filter(is_last) else { return Ok(None) };
+    let before = Looks(followed::looks(storage, workspace, &followed).await?);
+    let pairs = before.0.0.iter().zip(&looks.0.0).enumerate();
+    let changed = pairs.filter(|(_, (before, now))| before != now);
+    let changed = changed.map(|(number, _)| number).collect();
+    Ok(Some(Following { followed, before, changed }))
+}
+
+/// Gives those inputs that follow files which look otherwise now what these hold: `values`. What the others hold is not asked.
+/// Returns the inputs that keep what a person has set; nothing is done, and `None` returned, if that is not all there is to do.
+pub async fn follow(
+    storage: &dyn StorageBackend,
+    clock: &dyn Clock,
+    lease: &WorkspaceLease,
+    following: &Following,
+    values: &[Assignment],
+    looks: &Looks,
+) -> Result<Option<Vec<DatasetPath>>, WorkspaceError> {
+    let workspace = lease.workspace();
+    let Following { followed, before, .. } = following;
+    let paths: Vec<&DatasetPath> = values.iter().map(|value| &value.path).collect();
+    let head_name = operations::head_name(workspace);
+    let head = storage.refs().read(std::slice::from_ref(&head_name)).await.map_err(StorageError::from)?;
+    let head = head.into_iter().next().flatten();
+    let there =
+        datasets::read_some_roots(storage.refs(), workspace, &paths).await.map_err(StorageError::from)?;
+    let number = operations::number_of(workspace, head.as_ref()).map_err(StorageError::from)?;
+    if number != followed.operation || there.contains(&None) {
+        return Ok(None);
+    }
+    let at = clock.now();
+    let mut changes = Vec::new();
+    for (Assignment { path, object, .. }, before) in values.iter().zip(there) {
+        let is_kept = |before: &DatasetRef| before.origin == Origin::User;
+        let is_same = |before: &DatasetRef| before.object == *object && before.origin == Origin::Project;
+        if before.as_ref().is_some_and(|before| !is_kept(before) && !is_same(before)) {
+            let after = Some(DatasetRef { object: *object, origin: Origin::Project, at, made: None });
+            changes.push(RootChange { path: path.clone(), before, after });
+        }
+    }
+    let operation = if changes.is_empty() { number } else { number + 1 };
+    let now = Followed::new(operation, followed.package, looks, followed.kept.clone());
+    let remembered = now.remember(workspace, &looks.0, Some(followed), Some(&before.0));
+    let changes = if changes.is_empty() {
+        remembered
+    } else {
+        let operation = Operation { number: 0, at, kind: OperationKind::Track, package: None, changes };
+        let mut changes = operations::commit(workspace, head, operation)?;
+        changes.extend(remembered);
+        changes
+    };
+    match storage.refs().write(changes).await {
+        Ok(()) => Ok(Some(now.kept)),
+        Err(RefError::Conflict(_)) => Ok(None),
+        Err(error) => Err(StorageError::from(error).into()),
     }
 }
 
@@ -350,10 +427,10 @@ pub async fn remove(storage: &dyn StorageBackend, lease: &WorkspaceLease) -> Res
         let found = storage.refs().scan(scan).await.map_err(StorageError::from)?;
         names.extend(found.into_iter().map(|(name, _)| name));
     }
-    names.push(super::history::durations_name(workspace));
+    names.extend(super::history::durations_names(workspace));
     let mut changes: Vec<_> = names.into_iter().map(RefChange::remove).collect();
-    changes.push(settled::forget(workspace));
-    changes.push(followed::forget(workspace));
+    changes.extend(settled::forget(storage, workspace).await.map_err(StorageError::from)?);
+    changes.extend(followed::forget(storage, workspace).await.map_err(StorageError::from)?);
     storage.refs().write(changes).await.map_err(StorageError::from)?;
     Ok(())
 }

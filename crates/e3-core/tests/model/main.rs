@@ -124,7 +124,13 @@ impl Run {
         run.learn(world);
         let (run_id, workspace) = (e3_types::RunId::from_parts(0, [0; 10]), "main".parse().unwrap());
         let total = run.graph.len() as u64;
-        run.tell(EventKind::RunStarted { run: run_id, workspace, package: Hash::of(b""), total });
+        run.tell(EventKind::RunStarted {
+            run: run_id,
+            workspace,
+            package: Hash::of(b""),
+            total,
+            standing: 0,
+        });
         run
     }
 

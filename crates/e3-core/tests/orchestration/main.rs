@@ -10,6 +10,7 @@ mod plans;
 mod reactive;
 mod repair;
 mod settled;
+mod standing;
 mod stories;
 
 use std::time::Duration;

@@ -3,11 +3,11 @@
 use std::num::NonZeroUsize;
 
 use e3_core::{
-    Deployment, Force, MockResponse, ObjectStoreExt, OnFailure, StorageBackend, WorkspaceLease,
-    kept_if_settled, packages, workspaces,
+    Deployment, Force, Looks, MockResponse, ObjectStoreExt, OnFailure, StorageBackend, WorkspaceLease,
+    datasets::Assignment, kept_if_settled, operations, packages, workspaces,
 };
 use e3_testkit::{Scenario, TaskSketch, holder, task_hash};
-use e3_types::{Hash, RunState, TaskPolicy, Timestamp};
+use e3_types::{Hash, Kind, RunState, TaskPolicy, Timestamp};
 use futures::FutureExt;
 
 use crate::{diamond, sketch};
@@ -115,20 +115,80 @@ async fn another_package_is_another_matter() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_the_inputs_are_followed_whose_files_look_otherwise() {
+    let scenario = Scenario::new(&sketch(&[("a", &["x", "y", "z"])])).await;
+    let (storage, clock, main) = (&*scenario.storage, &*scenario.clock, "main".parse().unwrap());
+    let object = workspaces::find(storage, &main).await.unwrap().package;
+    let package = packages::load(storage, object).await.unwrap();
+    let lease = WorkspaceLease::acquire(storage, &main, &holder(7)).await.unwrap();
+    let looks = |texts: [&str; 3]| {
+        Looks::new(texts.map(|text| (!text.is_empty()).then(|| Hash::of(text.as_bytes()))).to_vec())
+    };
+    let value = async |input: &str, text: &'static str| Assignment {
+        path: input.parse().unwrap(),
+        kind: Kind::File,
+        object: storage.objects().put_bytes(text).await.unwrap(),
+    };
+    let tracked = [value("x", "x1").await, value("y", "y1").await, value("z", "z1").await];
+    let deploy = async |looks: &Looks| {
+        let deployment =
+            Deployment { object, package: &package, tracked: &tracked, looks: Some(looks), reset: false };
+        workspaces::deploy(storage, clock, &lease, deployment).await.unwrap();
+    };
+    let held = async |input: &str| {
+        let object = scenario.value("main", input).await.unwrap().object;
+        storage.objects().get_bytes(&object.hash, 99).await.unwrap()
+    };
+    // One of them could have held something else and looked the same.
+    deploy(&looks(["1", "1", ""])).await;
+    let now = looks(["1", "2", "1"]);
+    let found =
+        async |looks: &Looks| workspaces::following(storage, &main, object.hash, looks).await.unwrap();
+    let following = found(&now).await.unwrap();
+    assert_eq!(following.changed, [1, 2]);
+    let values = [value("y", "y2").await, value("z", "z1").await];
+    let kept = workspaces::follow(storage, clock, &lease, &following, &values, &now).await.unwrap();
+    assert_eq!(kept, Some(Vec::new()));
+    assert_eq!([held("x").await, held("y").await, held("z").await], ["x1", "y2", "z1"]);
+    assert_eq!(operations::head(storage, &main).await.unwrap(), 3);
+    let following = found(&now).await.unwrap();
+    assert_eq!(following.changed, [0; 0]);
+    let kept = workspaces::follow(storage, clock, &lease, &following, &[], &now).await.unwrap();
+    assert_eq!((kept, operations::head(storage, &main).await.unwrap()), (Some(Vec::new()), 3));
+
+    // Another number of inputs, another package, another operation: all of it is deployed.
+    assert!(found(&Looks::new(vec![None; 2])).await.is_none());
+    assert!(workspaces::following(storage, &main, Hash::of(b"another"), &now).await.unwrap().is_none());
+    scenario.set("x", "set").await;
+    let kept = workspaces::follow(storage, clock, &lease, &following, &values, &now).await.unwrap();
+    assert_eq!(kept, None, "somebody was quicker");
+    assert!(found(&now).await.is_none());
+    deploy(&now).await;
+    let following = found(&looks(["2", "2", "1"])).await.unwrap();
+    let values = [value("x", "x2").await];
+    let kept = workspaces::follow(storage, clock, &lease, &following, &values, &now).await.unwrap();
+    assert_eq!((kept, held("x").await), (Some(vec!["x".parse().unwrap()]), "set".into()));
+    // One that is no input of the package.
+    let kept = workspaces::follow(storage, clock, &lease, &following, &[value("b", "").await], &now).await;
+    assert_eq!(kept.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deployment_is_not_done_again_while_nothing_has_happened_since() {
     let scenario = complete().await;
     let main = "main".parse().unwrap();
     let storage = &*scenario.storage;
     let object = workspaces::find(storage, &main).await.unwrap().package;
     let package = packages::load(storage, object).await.unwrap();
-    let (looks, others) = (Some(Hash::of(b"so")), Hash::of(b"otherwise"));
-    let kept = async |looks: Hash| kept_if_settled(storage, &main, object, looks).await.unwrap();
+    let looks = |text: &str| Looks::new(vec![Some(Hash::of(text.as_bytes())), Some(Hash::of(b"always"))]);
+    let (same, others) = (&looks("so"), &looks("otherwise"));
+    let kept = async |looks: &Looks| kept_if_settled(storage, &main, object, looks).await.unwrap();
     let deploy = async || {
         let lease = WorkspaceLease::acquire(storage, &main, &holder(7)).await.unwrap();
-        let deployment = Deployment { object, package: &package, tracked: &[], looks, reset: false };
+        let deployment =
+            Deployment { object, package: &package, tracked: &[], looks: Some(same), reset: false };
         workspaces::deploy(storage, &*scenario.options.clock, &lease, deployment).await.unwrap();
     };
-    let same = looks.unwrap();
     assert_eq!(kept(same).await, None, "nobody has said how the files looked");
     deploy().await;
     assert_eq!(kept(same).await, Some(Vec::new()));
@@ -139,7 +199,7 @@ async fn a_deployment_is_not_done_again_while_nothing_has_happened_since() {
     assert_eq!(kept(same).await, None, "the input is no longer what was deployed");
     deploy().await;
     assert_eq!(kept(same).await, Some(vec!["raw".parse().unwrap()]), "it keeps what was set");
-    let other = e3_types::ObjectRef { hash: others, ..object };
+    let other = e3_types::ObjectRef { hash: Hash::of(b"another"), ..object };
     assert_eq!(kept_if_settled(storage, &main, other, same).await.unwrap(), None);
     let any_time = Timestamp::from_unix_ms(u64::MAX);
     let output = scenario.value("main", "a").await.unwrap().object.hash;

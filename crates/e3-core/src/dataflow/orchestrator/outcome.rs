@@ -2,15 +2,20 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use e3_types::{ErrorClass, EventKind, ExecutionId, Failure, Hash, ObjectRef, RunReason, RunState};
+use e3_types::{
+    ErrorClass, EventKind, ExecutionId, Failure, Hash, ObjectRef, RunReason, RunState, RunSummary,
+};
 
 use super::{Orchestrator, Report};
 use crate::{
-    HistoryRecord, RefChange, TaskResult, Uncommitted,
+    HistoryRecord, RefChange, StorageError, TaskResult, Uncommitted,
     dataflow::{
         action::{Unit, UnitState},
+        graph::TaskIndex,
         options::{DataflowError, RunReport, TaskFailure},
+        publish::Published,
         settled::{self, Settled},
+        standing::{self, Cell, Cells},
     },
     history, runs,
 };
@@ -96,6 +101,11 @@ impl Orchestrator<'_> {
         let superseded = self.flow.is_superseded(unit);
         let (task, item) = self.name_of(unit);
         let Uncommitted { mut changes, lease } = uncommitted;
+        let is_missing = matches!(
+            failure,
+            Failure::InputMissing { .. } | Failure::Error { class: ErrorClass::Corrupt, .. }
+        );
+        self.distrusts |= is_missing;
         if failure != Failure::Cancelled {
             changes.extend(execution.map(|_| self.history(unit, execution, None, false, false)));
             if !superseded {
@@ -123,7 +133,10 @@ impl Orchestrator<'_> {
         if item.is_none() && !superseded {
             let (key, now) = (self.key(unit), self.options.clock.now());
             let index = self.flow.task_of(unit);
-            let published = self.publisher.completed(&self.graph, index, key, execution, output, now);
+            let made = Published { key, execution, output };
+            let published = self.publisher.completed(&**self.storage, &self.graph, index, made, now).await;
+            let published = published.map_err(|error| self.interrupted(error))?;
+            self.took[index.at()] = took_ms;
             is_published = published.is_some();
             changes.extend(published);
         }
@@ -155,17 +168,53 @@ impl Orchestrator<'_> {
         history::add(&self.record.workspace, &task, self.record.run, self.seq, &record)
     }
 
-    /// Whether no output of this run has gone since it was seen.
-    async fn has_all_outputs(&self) -> Result<bool, DataflowError> {
+    /// The changes that remember that everything is done, if no output has gone since it was seen.
+    async fn settle(&self, summary: &RunSummary) -> Result<Vec<RefChange>, StorageError> {
+        let cell = |object, took_ms| Cell { object, took_ms };
+        // What runs once per entry has as many results as there are entries: its folder alone does not stand.
+        let task = |task: TaskIndex| {
+            let output = self.flow.outputs[task.at()].filter(|_| self.graph.each(task).is_none());
+            output.map(|output| cell(output, self.took[task.at()]))
+        };
+        let tasks: Cells = self.graph.indices().map(task).collect();
+        let roots: Cells = self.flow.roots.iter().map(|root| root.map(|root| cell(root, 0))).collect();
+        // First the stamp: what goes from now on makes another one.
+        let objects = self.storage.object_stamp().await?;
+        let lacks_any = match &self.standing {
+            Some(standing) => {
+                let values = tasks.0.iter().chain(&roots.0).flatten().map(|cell| cell.object.hash);
+                standing.lacks_any(&**self.storage, &objects, values).await?
+            }
+            None => false,
+        };
+        if lacks_any || !self.has_all_outputs().await? {
+            return settled::forget(&**self.storage, &self.record.workspace).await.map_err(Into::into);
+        }
+        let settled = Settled {
+            package: self.record.package.hash,
+            counter: self.changes.counter(),
+            operation: self.changes.operation(),
+            objects,
+            tasks: tasks.0.len(),
+            roots: roots.0.len(),
+            total: summary.total,
+            saved_ms: summary.saved_ms + self.executed_ms,
+        };
+        let (workspace, before) = (&self.record.workspace, self.standing.as_ref());
+        Ok(standing::remember(workspace, before, &self.graph, &tasks, &roots, &settled))
+    }
+
+    /// Whether no output of this run has gone since it was seen, of those about which the stamp says nothing.
+    async fn has_all_outputs(&self) -> Result<bool, StorageError> {
+        let is_stamped = |unit| self.standing.is_some() && self.graph.each(self.flow.task_of(unit)).is_none();
         let outputs = self.flow.units().filter_map(|unit| match self.flow.state(unit) {
-            UnitState::Done(output) => Some(output),
+            UnitState::Done(output) if !is_stamped(unit) => Some(output),
             _ => None,
         });
         let outputs: Vec<ObjectRef> = outputs.collect();
         for some in outputs.chunks(LOOK_AT_ONCE) {
             let hashes: Vec<Hash> = some.iter().map(|output| output.hash).collect();
-            let sizes = self.storage.objects().stat_many(&hashes).await;
-            let sizes = sizes.map_err(|error| self.interrupted(error))?;
+            let sizes = self.storage.objects().stat_many(&hashes).await?;
             if !sizes.into_iter().eq(some.iter().map(|output| Some(output.size))) {
                 return Ok(false);
             }
@@ -183,22 +232,15 @@ impl Orchestrator<'_> {
         self.record.summary = Some(summary);
         let mut changes = runs::end(self.record).to_vec();
         if summary.executed > 0 {
-            changes.push(history::record_durations(&self.record.workspace, &self.durations));
+            let (workspace, took) = (&self.record.workspace, std::mem::take(&mut self.durations));
+            let recorded = history::record_durations(&**self.storage, workspace, took).await;
+            changes.extend(recorded.map_err(|error| self.interrupted(error))?);
         }
-        // First the stamp: what goes from now on makes another one.
-        let stamp = if settles { Some(self.storage.object_stamp().await) } else { None };
-        let stamp = stamp.transpose().map_err(|error| self.interrupted(error))?;
-        if let Some(objects) = stamp
-            && self.has_all_outputs().await?
-        {
-            let settled = Settled {
-                package: self.record.package.hash,
-                counter: self.changes.counter(),
-                objects,
-                total: summary.total,
-                saved_ms: summary.saved_ms + self.executed_ms,
-            };
-            changes.push(settled::remember(&self.record.workspace, &settled));
+        if settles {
+            changes.extend(self.settle(&summary).await.map_err(|error| self.interrupted(error))?);
+        } else if self.distrusts {
+            let forgotten = settled::forget(&**self.storage, &self.record.workspace).await;
+            changes.extend(forgotten.map_err(|error| self.interrupted(error))?);
         }
         self.happened(None, EventKind::RunEnded { state, summary }, changes).await?;
         // A task that failed, was taken back and failed again is told once, as it stands.
