@@ -198,7 +198,7 @@ impl Context {
             launcher: Some(program),
             sandbox_readable: settings.sandbox_readable.clone(),
             log_limit: settings.log_limit.unwrap_or(LOG_LIMIT),
-            scratches: Arc::new(Scratches::new(scratch)),
+            scratches: Arc::new(Scratches::new(scratch).with_staged(storage.root().join("staged"))),
             environment: e3_exec::inherited(self.environment.iter().cloned()),
             grace: settings.grace.unwrap_or(GRACE),
             keep_in: keep_scratch.then(|| kept_scratch(storage)),

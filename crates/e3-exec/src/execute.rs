@@ -1,6 +1,7 @@
 //! `task_execute`: the one implementation of executing a task.
 
 use std::{
+    collections::HashSet,
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
@@ -16,7 +17,9 @@ use e3_core::{
     TaskExecuteOptions, TaskResult, Unavailable, Usage, packages, perform,
 };
 use e3_process::{Command, Confinement, Ended, Exit, RunError, Stop, Supervisor};
-use e3_types::{ErrorClass, ExecutionId, Failure, Hash, ObjectRef, Sandbox, TaskLimits};
+use e3_types::{
+    ErrorClass, ExecutionId, Failure, Hash, Kind, ObjectRef, Sandbox, TaskInput, TaskLimits, TaskObject,
+};
 
 use crate::{
     command::{self, ToStart},
@@ -52,8 +55,6 @@ pub struct Workshop {
     pub runner: String,
 }
 
-/// So many files are looked at without going to a thread that may block: that costs more.
-const FEW: usize = 64;
 const LOOKING: &str = "looking at the staged files";
 const CLEARING: &str = "clearing a scratch folder";
 
@@ -135,8 +136,9 @@ impl Execution<'_> {
         outcome: &mut Outcome,
     ) -> Result<ObjectRef, Stopped> {
         let scratches = &self.workshop.scratches;
-        let mut scratch =
-            scratches.take().map_err(|error| Unavailable::new(making(scratches.folder()), error))?;
+        let mut scratch = scratches
+            .take_for(task, inputs.len())
+            .map_err(|error| Unavailable::new(making(scratches.folder()), error))?;
         let verdict = self.in_scratch(&mut scratch, task, inputs, outcome).await;
         if let Err(error) = self.clear(scratch).await {
             // The result stands; what is left goes with the next start.
@@ -170,7 +172,8 @@ impl Execution<'_> {
         inputs: &[Hash],
         outcome: &mut Outcome,
     ) -> Result<ObjectRef, Stopped> {
-        let task = packages::load_task(self.storage, task)
+        let hash = task;
+        let task = packages::load_task(self.storage, hash)
             .await
             .map_err(|error| Stopped::error(error.class(), error.to_string()))?;
         if task.inputs.len() != inputs.len() {
@@ -179,7 +182,10 @@ impl Execution<'_> {
             return Err(Stopped::error(ErrorClass::Internal, message));
         }
         let (work, temporary) = (scratch.work(), scratch.temporary());
-        let staged = stage_inputs(self.storage, &task, inputs, &work).await.map_err(Stopped::staging)?;
+        self.leave_inputs(scratch, &task, hash)?;
+        let again = scratch.has_inputs();
+        let staged =
+            stage_inputs(self.storage, &task, inputs, &work, again).await.map_err(Stopped::staging)?;
 
         let mut environment = environment::of_task(&task, &self.workshop.environment, &temporary);
         let ToStart { words, otherwise } = command::to_start(&task)?;
@@ -212,7 +218,7 @@ impl Execution<'_> {
         }
         let ended = ended.map_err(|error| not_run(&command, error));
         // Looked at in any case: an altered file must be known, however the task ended.
-        let (changed, gone) = if staged.len() <= FEW {
+        let (changed, gone) = if staged.len() <= guard::FEW {
             guard::look(staged).map_err(|error| Unavailable::new(LOOKING, error))?
         } else {
             blocking(LOOKING, move || guard::look(staged)).await?
@@ -246,6 +252,23 @@ impl Execution<'_> {
         output::adopt(self.storage, task.output, &work)
             .await
             .map_err(|error| Stopped::error(error.class(), error.to_string()))
+    }
+
+    /// Has the inputs left where they are staged, for the next execution of the task, if they are many and all alike: links to
+    /// objects. What is left of the last one and does not belong to this one is removed.
+    fn leave_inputs(&self, scratch: &mut Scratch, task: &TaskObject, hash: Hash) -> Result<(), Unavailable> {
+        if !self.workshop.scratches.leaves(task.inputs.len()) {
+            return Ok(());
+        }
+        let names: Option<HashSet<&str>> = task.inputs.iter().map(name_of_a_link).collect();
+        if names.is_some() {
+            scratch.stay_for(hash);
+        }
+        if scratch.has_inputs() {
+            let cleared = scratch.keep_inputs(&names.unwrap_or_default());
+            cleared.map_err(|error| Unavailable::new(CLEARING, error))?;
+        }
+        Ok(())
     }
 
     fn confinement(&self, work: &Path, temporary: &Path) -> Confinement {
@@ -307,6 +330,14 @@ impl Execution<'_> {
             Exit::Code(code) => Err(Stopped(Failure::Exit { code })),
             Exit::Signal(signal) => Err(Stopped(Failure::Signal { signal })),
         }
+    }
+}
+
+/// The name of an input that is staged as a link to its object.
+fn name_of_a_link(input: &TaskInput) -> Option<&str> {
+    match input {
+        TaskInput { name: Some(name), kind: Kind::File | Kind::Json, writable: false } => Some(name.as_str()),
+        _ => None,
     }
 }
 

@@ -5,14 +5,19 @@
 //! scratch/OWNER/N/work/          the working folder
 //! scratch/OWNER/N/work/inputs/   what is staged under a name
 //! scratch/OWNER/N/tmp/           TMPDIR
+//! staged/TASK/                   the same for a task with very many inputs, with these left in it until it is executed again
 //! ```
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fs, io,
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::{ffi::OsStrExt, fs::PermissionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, PermissionsExt},
+        },
     },
     path::{Path, PathBuf},
     sync::{
@@ -22,6 +27,7 @@ use std::{
 };
 
 use e3_core::Source;
+use e3_types::Hash;
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps, futimens, openat, unlinkat,
 };
@@ -32,6 +38,8 @@ pub struct Scratches {
     folder: PathBuf,
     drawn: AtomicU64,
     free: Mutex<Vec<Scratch>>,
+    /// Where those stay that are to be used by the same task again.
+    staged: Option<PathBuf>,
 }
 
 /// A folder for one task.
@@ -41,6 +49,10 @@ pub(crate) struct Scratch {
     places: [Place; 4],
     /// It is not to be used again.
     is_retired: bool,
+    /// What was staged for the last execution of its task may still be in it.
+    has_inputs: bool,
+    /// The task for whose next execution the inputs are left in it.
+    stays_for: Option<Hash>,
 }
 
 /// One of the folders of a scratch folder: itself, and those that are made in it.
@@ -81,7 +93,14 @@ type Times = [(i64, u32); 2];
 impl Scratches {
     /// Folders in `folder`, which must be there; best on the file system of the objects.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, drawn: AtomicU64::new(0), free: Mutex::default() }
+        Self { folder, drawn: AtomicU64::new(0), free: Mutex::default(), staged: None }
+    }
+
+    /// The same, with a place for those of tasks with very many inputs. It must be on the same file system.
+    #[must_use]
+    pub fn with_staged(mut self, staged: PathBuf) -> Self {
+        self.staged = Some(staged);
+        self
     }
 
     /// The folder in which all of them are.
@@ -89,18 +108,74 @@ impl Scratches {
         &self.folder
     }
 
+    fn draw(&self) -> PathBuf {
+        self.folder.join(self.drawn.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
     /// An empty one.
     pub(crate) fn take(&self) -> io::Result<Scratch> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.map_or_else(
-            || Scratch::make(self.folder.join(self.drawn.fetch_add(1, Ordering::Relaxed).to_string())),
-            Ok,
-        )
+        free.map_or_else(|| Scratch::make(self.draw()), Ok)
+    }
+
+    /// The one in which a task with so many inputs has left them, if there is one; else an empty one.
+    pub(crate) fn take_for(&self, task: Hash, inputs: usize) -> io::Result<Scratch> {
+        let Some(staged) = self.staged.as_ref().filter(|_| inputs >= MANY) else { return self.take() };
+        let path = self.draw();
+        match fs::rename(staged.join(task.to_string()), &path) {
+            Ok(()) => match Scratch::open(path.clone()) {
+                Ok(scratch) => return Ok(Scratch { has_inputs: true, ..scratch }),
+                Err(error) => {
+                    tracing::info!(%error, %task, "what was staged for a task cannot be used");
+                    if fs::symlink_metadata(&path)?.is_dir() {
+                        remove_tree(&path)?;
+                    } else {
+                        fs::remove_file(&path)?;
+                    }
+                }
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::info!(%error, %task, "what was staged for a task cannot be used"),
+        }
+        self.take()
+    }
+
+    /// Whether inputs of this number are left where they were staged.
+    pub(crate) fn leaves(&self, inputs: usize) -> bool {
+        self.staged.is_some() && inputs >= MANY
+    }
+
+    /// Leaves one for the next execution of a task, with the inputs in it.
+    fn leave(&self, scratch: &mut Scratch, task: Hash) -> io::Result<()> {
+        let staged = self.staged.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        scratch.empty([false, false, true, false])?;
+        fs::create_dir_all(staged)?;
+        fs::rename(&scratch.path, staged.join(task.to_string()))?;
+        // The others may be of tasks that there are no more.
+        let mut all = Vec::new();
+        for entry in fs::read_dir(staged)? {
+            let entry = entry?;
+            let found = entry.metadata()?;
+            all.push(((found.ctime(), found.ctime_nsec()), entry.path()));
+        }
+        all.sort_unstable();
+        let spare = all.len().saturating_sub(MOST_STAGED);
+        all.into_iter().take(spare).try_for_each(|(_, path)| remove_tree(&path))
     }
 
     /// Empties one for the next task, after it was examined. One that is retired, or cannot be emptied, is removed.
     pub(crate) fn give_back(&self, mut scratch: Scratch) -> io::Result<()> {
-        if !scratch.is_retired && scratch.empty().is_ok() {
+        if let Some(task) = scratch.stays_for.filter(|_| !scratch.is_retired) {
+            match self.leave(&mut scratch, task) {
+                Err(error) if fs::exists(&scratch.path)? => {
+                    // Another execution of the same task was quicker.
+                    tracing::debug!(%error, %task, "what was staged is not left there");
+                    return scratch.remove();
+                }
+                other => return other,
+            }
+        }
+        if !scratch.is_retired && scratch.empty([false; 4]).is_ok() {
             self.free.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
             return Ok(());
         }
@@ -119,21 +194,50 @@ impl Drop for Scratches {
     }
 }
 
+/// So many inputs are worth being left where they were staged: a link is made and removed in 25 us, and looked at in 3.
+const MANY: usize = 1000;
+/// For so many tasks at most.
+const MOST_STAGED: usize = 8;
+
 /// The names of the places, in the order of `Scratch::places`.
 const NAMES: [&str; 4] = ["", "work", "work/inputs", "tmp"];
 /// What is in each while nothing of a task is in it.
 const KEPT: [&[&str]; 4] = [&["work", "tmp"], &["inputs"], &[], &[]];
 /// Which are changed by what is done for every task, so that there is no use in asking whether they were.
 const ALWAYS_CHANGED: [bool; 4] = [false, true, true, false];
+/// The place of the inputs.
+const INPUTS: usize = 2;
 
 impl Scratch {
     fn make(path: PathBuf) -> io::Result<Self> {
-        let paths = NAMES.map(|name| if name.is_empty() { path.clone() } else { path.join(name) });
-        paths.iter().try_for_each(fs::create_dir)?;
-        let [scratch, work, inputs, temporary] = paths.map(Place::open);
+        Self::paths(&path).iter().try_for_each(fs::create_dir)?;
+        Self::open(path)
+    }
+
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let [scratch, work, inputs, temporary] = Self::paths(&path).map(Place::open);
         let mut places = [scratch?, work?, inputs?, temporary?];
         places.iter_mut().try_for_each(Place::rest)?;
-        Ok(Self { path, places, is_retired: false })
+        Ok(Self { path, places, is_retired: false, has_inputs: false, stays_for: None })
+    }
+
+    fn paths(path: &Path) -> [PathBuf; 4] {
+        NAMES.map(|name| if name.is_empty() { path.to_owned() } else { path.join(name) })
+    }
+
+    /// Whether inputs may be in it already.
+    pub(crate) fn has_inputs(&self) -> bool {
+        self.has_inputs
+    }
+
+    /// Has its inputs left in it for the next execution of a task.
+    pub(crate) fn stay_for(&mut self, task: Hash) {
+        self.stays_for = Some(task);
+    }
+
+    /// Removes what is among the inputs beside those of these names.
+    pub(crate) fn keep_inputs(&mut self, names: &HashSet<&str>) -> io::Result<()> {
+        self.places[INPUTS].empty(|name| str::from_utf8(name).is_ok_and(|name| names.contains(name)))
     }
 
     /// Says whether it must not be used again: something of the task may still be at work in it.
@@ -164,11 +268,12 @@ impl Scratch {
         links == [4, 3, 2, 2].map(Some)
     }
 
-    fn empty(&mut self) -> io::Result<()> {
-        for (place, (kept, always)) in self.places.iter_mut().zip(KEPT.into_iter().zip(ALWAYS_CHANGED)) {
+    /// Removes what a task has left, but in those of the places that are to be left as they are.
+    fn empty(&mut self, left: [bool; 4]) -> io::Result<()> {
+        for (number, place) in self.places.iter_mut().enumerate().filter(|(number, _)| !left[*number]) {
             if !std::mem::take(&mut place.is_at_rest) {
-                place.empty(kept)?;
-                if !always {
+                place.empty(|name| KEPT[number].iter().any(|kept| kept.as_bytes() == name))?;
+                if !ALWAYS_CHANGED[number] {
                     place.rest()?;
                 }
             }
@@ -212,14 +317,14 @@ impl Place {
         (look == self.look).then_some(found.links)
     }
 
-    /// Removes everything but `kept`.
-    fn empty(&mut self, kept: &[&str]) -> io::Result<()> {
+    /// Removes everything but what is kept.
+    fn empty(&mut self, is_kept: impl Fn(&[u8]) -> bool) -> io::Result<()> {
         self.folder.rewind();
         let mut others = Vec::new();
         while let Some(entry) = self.folder.read() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." && !kept.iter().any(|kept| kept.as_bytes() == name) {
+            if name != b"." && name != b".." && !is_kept(name) {
                 others.push((entry.file_name().to_owned(), entry.file_type()));
             }
         }
@@ -259,7 +364,6 @@ fn look(path: &Path, folder: BorrowedFd<'_>) -> io::Result<(Look, Found)> {
 
 #[cfg(not(target_os = "linux"))]
 fn look(path: &Path, _: BorrowedFd<'_>) -> io::Result<(Look, Found)> {
-    use std::os::unix::fs::MetadataExt;
     let found = fs::symlink_metadata(path)?;
     let time = |seconds, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or(0));
     let times = [time(found.mtime(), found.mtime_nsec()), time(found.ctime(), found.ctime_nsec())];
@@ -322,6 +426,29 @@ mod tests {
         scratches.give_back(second).unwrap();
         drop(scratches);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "what was not given back stays");
+    }
+
+    #[test]
+    fn inputs_are_left_unless_something_of_the_task_may_be_at_work_there() {
+        let (folder, scratches) = scratches();
+        let staged = folder.path().join("staged");
+        let scratches = scratches.with_staged(staged.clone());
+        let task = Hash::of(b"task");
+        for (is_retired, stays) in [(false, true), (true, false), (false, true)] {
+            let mut scratch = scratches.take_for(task, MANY).unwrap();
+            let path = scratch.path().to_owned();
+            fs::write(scratch.work().join("inputs/a"), "x").unwrap();
+            scratch.stay_for(task);
+            scratch.retire(is_retired);
+            scratch.examine();
+            scratches.give_back(scratch).unwrap();
+            assert!(!path.exists());
+            assert_eq!(staged.join(task.to_string()).join("work/inputs/a").exists(), stays);
+        }
+        assert!(!scratches.take_for(task, MANY - 1).unwrap().has_inputs());
+        assert!(!scratches.take_for(Hash::of(b"another"), MANY).unwrap().has_inputs());
+        assert!(scratches.take_for(task, MANY).unwrap().has_inputs());
+        assert!(!scratches.take_for(task, MANY).unwrap().has_inputs());
     }
 
     #[test]

@@ -110,11 +110,13 @@ struct Layout {
     /// Folders and symbolic links, in the order in which they can be made.
     skeleton: Vec<(PathBuf, Option<String>)>,
     files: Vec<StageItem>,
+    /// Whether some of the files may be there already.
+    again: bool,
 }
 
 impl Layout {
     fn add_file(&mut self, hash: Hash, size: Option<u64>, to: PathBuf, access: Access) {
-        self.files.push(StageItem { hash, size, to, access, executable: false });
+        self.files.push(StageItem { hash, size, to, access, executable: false, again: self.again });
     }
 
     async fn add_folder(
@@ -131,7 +133,8 @@ impl Layout {
                 TreeEntry::Dir => self.skeleton.push((to, None)),
                 TreeEntry::Symlink(target) => self.skeleton.push((to, Some(target))),
                 TreeEntry::File(FileEntry { object: ObjectRef { hash, size }, executable }) => {
-                    self.files.push(StageItem { hash, size: Some(size), to, access, executable });
+                    let (size, again) = (Some(size), self.again);
+                    self.files.push(StageItem { hash, size, to, access, executable, again });
                 }
             }
         }
@@ -165,12 +168,14 @@ async fn make_skeleton(entries: Vec<(PathBuf, Option<String>)>) -> Result<(), Un
     tokio::task::spawn_blocking(make).await.map_err(|error| Unavailable::new("making folders", error))?
 }
 
-/// Stages all inputs of a task below its working folder; returns the files that the task must not change.
+/// Stages all inputs of a task below its working folder, where some may be already if it is done `again`; returns the files that
+/// the task must not change.
 pub(crate) async fn stage_inputs(
     storage: &dyn StorageBackend,
     task: &TaskObject,
     inputs: &[Hash],
     work: &Path,
+    again: bool,
 ) -> Result<Vec<StagedFile>, StagingError> {
     let failed = |at: usize, source: StageError| StagingError {
         input: u32::try_from(at).ok(),
@@ -180,7 +185,7 @@ pub(crate) async fn stage_inputs(
         },
         source,
     };
-    let mut layout = Layout::default();
+    let mut layout = Layout { again, ..Layout::default() };
     // Where the files of each input end.
     let mut ends = Vec::with_capacity(inputs.len());
     for (at, (input, &hash)) in task.inputs.iter().zip(inputs).enumerate() {

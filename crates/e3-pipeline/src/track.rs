@@ -77,7 +77,9 @@ impl Walked {
     fn new(found: Vec<Found>) -> Self {
         let mut hasher = Hasher::new();
         hasher.update(LOOKS.as_bytes());
-        found.iter().for_each(|found| found.tell(&mut hasher));
+        for found in &found {
+            found.tell(&mut hasher);
+        }
         Self { look: hasher.finish(), found }
     }
 }

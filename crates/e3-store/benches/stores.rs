@@ -83,6 +83,7 @@ fn stage_objects(bencher: Bencher<'_, '_>, count: usize) {
             to: folder.join(hash.to_string()),
             access: Access::ReadOnly,
             executable: false,
+            again: false,
         };
         hashes.iter().map(item).collect::<Vec<_>>()
     };

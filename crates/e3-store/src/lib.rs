@@ -8,6 +8,7 @@
 //!   owners/ID.lock       one for each process that is at work here, locked as long as it lives; ID.json says who it is
 //!   leases.lock          who is at work on what, as locks on ranges of it
 //!   scratch/ID/          where the tasks of that process run
+//!   staged/TASK/         one of these, of a task with very many inputs, with these left in it; can be removed at any time
 //!   tmp/ID/              objects on their way in
 //!   quarantine/          files that were objects until somebody wrote to them: named by what they were and are
 //!   kept/                scratch folders that somebody asked to keep; nothing here is removed by e3

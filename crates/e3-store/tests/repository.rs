@@ -111,8 +111,14 @@ async fn files_are_staged_without_copying() {
     for (size, executable, links) in [(100_000, false, 2), (100_000, true, 2), (10, false, 2)] {
         let object = storage.objects().put_bytes(vec![b'x'; size]).await.unwrap();
         let to = storage.scratch().unwrap().join(format!("{size} {executable}"));
-        let item =
-            StageItem { hash: object.hash, size: None, to: to.clone(), access: Access::ReadOnly, executable };
+        let item = StageItem {
+            hash: object.hash,
+            size: None,
+            to: to.clone(),
+            access: Access::ReadOnly,
+            executable,
+            again: false,
+        };
         storage.objects().stage_many(&[item]).await.unwrap();
         assert_eq!(fs::metadata(&to).unwrap().nlink(), links, "{size} {executable}");
         let own = fs::metadata(object_path(folder.path(), &object)).unwrap();
@@ -134,7 +140,14 @@ async fn an_object_whose_file_was_written_to_is_never_served_and_can_be_put_agai
 
     assert_eq!(storage.objects().stat(&object.hash).await.unwrap(), None);
     let to = storage.scratch().unwrap().join("staged");
-    let item = StageItem { hash: object.hash, size: None, to, access: Access::ReadOnly, executable: false };
+    let item = StageItem {
+        hash: object.hash,
+        size: None,
+        to,
+        access: Access::ReadOnly,
+        executable: false,
+        again: false,
+    };
     let error = storage.objects().stage_many(&[item]).await.unwrap_err();
     assert!(matches!(error, ObjectError::NotFound(_)), "{error}");
     assert!(storage.objects().get(&object.hash, 0..1).await.is_err());
@@ -191,6 +204,7 @@ async fn an_object_that_many_stage_for_the_first_time_at_once_is_there_for_all()
                 to: to.join(format!("{number} {}", object.hash)),
                 access: Access::ReadOnly,
                 executable: false,
+                again: false,
             };
             let items: Vec<_> = objects.iter().take(20).map(item).collect();
             async move { storage.objects().stage_many(&items).await }
@@ -226,7 +240,7 @@ async fn a_row_that_was_altered_is_never_served_and_can_be_put_again() {
     assert!(matches!(store.get(&damaged, 0..9).await.map(drop), Err(ObjectError::NotFound(_))));
     let to = folder.path().join("staged");
     let (size, access) = (None, Access::ReadOnly);
-    let item = StageItem { hash: damaged, size, to: to.clone(), access, executable: false };
+    let item = StageItem { hash: damaged, size, to: to.clone(), access, executable: false, again: false };
     let staged = store.stage_many(std::slice::from_ref(&item)).await;
     assert!(matches!(staged, Err(ObjectError::NotFound(_))) && !to.exists());
     // Together with others, as a row; alone it gets a file.

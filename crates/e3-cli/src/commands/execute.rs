@@ -42,7 +42,7 @@ pub(crate) struct Given {
     /// A package that is in memory already.
     pub(crate) package: Option<(ObjectRef, Package)>,
     /// What stands of the last complete run, if that was found out already.
-    pub(crate) standing: Option<Standing>,
+    pub(crate) standing: Option<Box<Standing>>,
 }
 
 impl From<RunSettings> for Given {
@@ -88,7 +88,7 @@ pub(crate) async fn execute(
         let kept = kept_scratch(&storage);
         context.console.note(&format!("scratch folders are kept in {}, by execution", kept.display()));
     }
-    let work = dataflow_execute_held(Arc::clone(&storage) as _, lease, options);
+    let work = Box::pin(dataflow_execute_held(Arc::clone(&storage) as _, lease, options));
     let (report, interrupted) = interrupts.guard(context.console, &cancellation, work).await;
     let report = match report {
         Ok(report) => report,

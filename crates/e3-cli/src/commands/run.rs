@@ -88,7 +88,7 @@ pub(crate) struct Prepared {
     /// The package, if it is known. It may be large: a run takes it, and forgets it as soon as it can.
     package: Option<Package>,
     /// What stands of the last complete run, if that is known.
-    standing: Option<Standing>,
+    standing: Option<Box<Standing>>,
 }
 
 impl Prepared {
@@ -168,7 +168,7 @@ impl<'a> Round<'a> {
         lease: &WorkspaceLease,
         package: Hash,
         sources: &Sources<'_>,
-        standing: &mut Option<Standing>,
+        standing: &mut Option<Box<Standing>>,
     ) -> Result<Option<Vec<DatasetPath>>> {
         let Self { context, storage, .. } = self;
         let workspace = lease.workspace();
@@ -176,7 +176,7 @@ impl<'a> Round<'a> {
         let Some(following) = workspaces::following(&**storage, workspace, package, &looks).await? else {
             return Ok(None);
         };
-        *standing = Standing::find(&**storage, workspace, package).await?;
+        *standing = Standing::find(&**storage, workspace, package).await?.map(Box::new);
         if standing.is_none() {
             return Ok(None);
         }

@@ -68,10 +68,11 @@ pub async fn dataflow_execute_held(
             let report = settled::run(&*storage, &options, record, &settled).await.map_err(failed)?;
             return Ok(RunReport { lost, ..report });
         }
-        standing = match options.standing.take().filter(|standing| standing.is_of(&settled)) {
-            Some(standing) => Some(standing),
-            None => Standing::find(&*storage, workspace, hash).await.map_err(WorkspaceError::from)?,
-        };
+        standing = options.standing.take().filter(|standing| standing.is_of(&settled));
+        if standing.is_none() {
+            let found = Standing::find(&*storage, workspace, hash).await.map_err(WorkspaceError::from)?;
+            standing = found.map(Box::new);
+        }
         if let Some(found) = &mut standing
             && !found.bring_up_to_date(&*storage, workspace).await.map_err(WorkspaceError::from)?
         {

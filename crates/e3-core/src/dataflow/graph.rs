@@ -6,7 +6,7 @@ mod record;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
 };
 
 use e3_types::{DatasetPath, Hash, Name, Package, TaskPolicy};
@@ -44,7 +44,7 @@ pub struct Graph {
     by_output: Vec<TaskIndex>,
     inputs: Lists<Input>,
     /// For a task that runs once per entry: of which of its inputs.
-    each: HashMap<TaskIndex, usize>,
+    each: BTreeMap<TaskIndex, usize>,
     /// The tasks that wait for a task, each once, by number.
     dependents: Lists<TaskIndex>,
     roots: Vec<DatasetPath>,
@@ -125,7 +125,7 @@ impl Graph {
         let (roots, numbers) = number_datasets(package, &by_output, &outputs);
 
         let mut inputs = Lists::with_capacity(count);
-        let mut each = HashMap::new();
+        let mut each = BTreeMap::new();
         let mut policies = Policies::default();
         for ((index, name), task) in (0_u32..).map(TaskIndex).zip(&names).zip(package.tasks.values()) {
             let unknown = |dataset: &DatasetPath| GraphError::UnknownDataset {

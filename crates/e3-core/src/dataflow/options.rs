@@ -47,7 +47,7 @@ pub struct DataflowOptions {
     /// A package that the caller has in memory: if it is what is deployed, it is not read again.
     pub package: Option<(ObjectRef, Package)>,
     /// The same of what stands of the last complete run.
-    pub standing: Option<Standing>,
+    pub standing: Option<Box<Standing>>,
 }
 
 /// Which tasks are executed although their result may be known.

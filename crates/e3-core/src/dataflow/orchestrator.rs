@@ -44,7 +44,7 @@ pub(super) struct Orchestrator<'a> {
     record: &'a mut RunRecord,
     graph: Arc<Graph>,
     /// What the run stands on.
-    standing: Option<Standing>,
+    standing: Option<Box<Standing>>,
     flow: Dataflow,
     publisher: Publisher,
     changes: Changes,
@@ -87,7 +87,7 @@ impl<'a> Orchestrator<'a> {
         options: &'a DataflowOptions,
         record: &'a mut RunRecord,
         flow: Dataflow,
-        standing: Option<Standing>,
+        standing: Option<Box<Standing>>,
         counter: u64,
         journal: mpsc::Sender<Message>,
     ) -> Result<Self, RefError> {

@@ -60,15 +60,19 @@ impl Publisher {
         Ok(Self { workspace: workspace.clone(), outputs })
     }
 
-    /// For a run that looks at these tasks. Another one is read when it completes all the same.
+    /// For a run that looks at these tasks. Another one is read when it completes all the same. If these are most, all are read:
+    /// one after the other they cost less than by name.
     pub(super) async fn of(
         storage: &dyn StorageBackend,
         graph: &Graph,
         workspace: &WorkspaceName,
         tasks: impl Iterator<Item = TaskIndex>,
     ) -> Result<Self, RefError> {
-        let mut publisher = Self { workspace: workspace.clone(), outputs: vec![Known::Unread; graph.len()] };
         let tasks: Vec<TaskIndex> = tasks.collect();
+        if tasks.len() > graph.len() / 2 {
+            return Self::new(storage, graph, workspace).await;
+        }
+        let mut publisher = Self { workspace: workspace.clone(), outputs: vec![Known::Unread; graph.len()] };
         for some in tasks.chunks(READ_AT_ONCE) {
             publisher.read(storage, graph, some).await?;
         }

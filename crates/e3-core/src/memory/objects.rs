@@ -127,6 +127,9 @@ fn stage(item: &StageItem, bytes: &[u8]) -> std::io::Result<()> {
         (Access::Private, false) => 0o644,
         (Access::Private, true) => 0o755,
     };
+    if item.again && fs::symlink_metadata(&item.to).is_ok() {
+        fs::remove_file(&item.to)?;
+    }
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&item.to)?;
     file.write_all(bytes)?;
     file.set_modified(UNIX_EPOCH + Duration::from_secs(Source::MODIFIED_SECONDS))

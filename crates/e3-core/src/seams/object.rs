@@ -75,6 +75,8 @@ pub struct StageItem {
     pub access: Access,
     /// Whether the file is executable.
     pub executable: bool,
+    /// Whether there may be a file already: it is left if it is what would be put there anyway, else replaced.
+    pub again: bool,
 }
 
 impl StageItem {

@@ -109,7 +109,9 @@ mod tests {
         let count = 3 * PIECE + 5;
         for (changed, written) in [(vec![], 4), (vec![], 0), (vec![PIECE, 3 * PIECE + 4], 2), (vec![0], 1)] {
             let mut now = before.clone().unwrap_or_else(|| (0..).take(count).collect());
-            changed.iter().for_each(|at: &usize| now.0[*at] += 1_000_000);
+            for at in changed {
+                now.0[at] += 1_000_000;
+            }
             let changes = now.changes(before.as_ref(), name);
             assert_eq!(changes.len(), written);
             refs.write(changes).await.unwrap();

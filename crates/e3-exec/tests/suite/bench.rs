@@ -39,7 +39,7 @@ fn bench(storage: Arc<dyn StorageBackend>, scratch: PathBuf, folder: TempDir) ->
     #[expect(clippy::disallowed_methods, reason = "tests are their own composition root")]
     let path = std::env::var_os("PATH").unwrap_or_default();
     let workshop = Workshop {
-        scratches: Arc::new(Scratches::new(scratch.clone())),
+        scratches: Arc::new(Scratches::new(scratch.clone()).with_staged(folder.path().join("staged"))),
         environment: vec![(OsString::from("PATH"), path)],
         grace: Duration::from_secs(30),
         keep_in: None,

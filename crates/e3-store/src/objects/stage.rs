@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::atomic::Ordering,
 };
@@ -49,6 +50,9 @@ impl Inner {
         let hash = item.hash;
         let path = self.path(&hash);
         let mut source = File::open(&path).map_err(|error| self.missing_or(hash, "opening", error))?;
+        if item.again {
+            remove_if_there(&item.to).map_err(|error| failed("replacing", &item.to, error))?;
+        }
         let mode = match (item.access, item.executable) {
             (Access::ReadOnly, false) => PLAIN,
             (Access::ReadOnly, true) => EXECUTABLE,
@@ -63,8 +67,14 @@ impl Inner {
         if item.access == Access::Private {
             return Ok(false);
         }
+        if item.again && !item.executable && self.is_linked(item)? {
+            return Ok(true);
+        }
         for _ in 0..TRIES {
             match self.link_now(item, size)? {
+                Err(error) if item.again && error.kind() == io::ErrorKind::AlreadyExists => {
+                    remove_if_there(&item.to).map_err(|error| failed("replacing", &item.to, error))?;
+                }
                 // Whoever puts the same object at the same time replaces its file, and one that has no name left cannot be
                 // linked.
                 Err(error) if is_missing(&error) && self.file_size(&item.hash)?.is_some() => {}
@@ -85,6 +95,18 @@ impl Inner {
             }
         }
         Ok(false)
+    }
+
+    /// Whether the object's own file is in the place already.
+    fn is_linked(&self, item: &StageItem) -> Result<bool, ObjectError> {
+        let look = |path: &Path| match fs::symlink_metadata(path) {
+            Err(error) if is_missing(&error) => Ok(None),
+            other => other
+                .map(|file| Some((file.dev(), file.ino())))
+                .map_err(|error| failed("reading", path, error)),
+        };
+        let there = look(&item.to)?;
+        Ok(there.is_some() && there == look(&self.path(&item.hash))?)
     }
 
     fn link_now(&self, item: &StageItem, size: u64) -> Result<io::Result<()>, ObjectError> {
@@ -133,5 +155,12 @@ impl Inner {
             self.no_reflinks.store(true, Ordering::Relaxed);
         }
         done
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if is_missing(&error) => Ok(()),
+        other => other,
     }
 }

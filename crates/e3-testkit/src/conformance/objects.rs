@@ -1,6 +1,10 @@
 //! Checks of `ObjectStore`.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::UNIX_EPOCH};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    time::UNIX_EPOCH,
+};
 
 use bytes::Bytes;
 use e3_core::{Access, ObjectError, ObjectStore, ObjectStoreExt, Source, StageItem};
@@ -72,6 +76,7 @@ pub async fn missing_objects_are_told(fixture: &Fixture) {
         to: to.clone(),
         access: Access::ReadOnly,
         executable: false,
+        again: false,
     };
     assert!(matches!(store.stage_many(&[item]).await, Err(ObjectError::NotFound(_))));
     assert!(!to.exists());
@@ -116,7 +121,7 @@ pub async fn stage_makes_files_with_their_modes(fixture: &Fixture) {
                 .iter()
                 .map(|&(access, executable, mode)| {
                     let size = executable.then_some(object.size);
-                    StageItem { hash: object.hash, size, to: to(mode), access, executable }
+                    StageItem { hash: object.hash, size, to: to(mode), access, executable, again: false }
                 })
                 .collect();
             assert_eq!(store.stage_many(&items).await.unwrap(), [object.size; 4]);
@@ -135,6 +140,24 @@ pub async fn stage_makes_files_with_their_modes(fixture: &Fixture) {
             let refused = store.stage_many(&[other]).await;
             assert!(matches!(refused, Err(ObjectError::Corrupt { hash, .. }) if hash == object.hash));
             assert!(store.stage_many(&items).await.is_err(), "files that are there are not overwritten");
+            // Unless that is asked for: then it does not matter what they are.
+            let again: Vec<_> = items.iter().map(|item| StageItem { again: true, ..item.clone() }).collect();
+            for spoil in 0..3 {
+                match spoil {
+                    0 => {}
+                    1 => again.iter().for_each(|item| fs::remove_file(&item.to).unwrap()),
+                    _ => again.iter().for_each(|item| {
+                        fs::remove_file(&item.to).unwrap();
+                        symlink("nowhere", &item.to).unwrap();
+                    }),
+                }
+                assert_eq!(store.stage_many(&again).await.unwrap(), [object.size; 4]);
+                for (_, _, mode) in modes {
+                    let metadata = fs::symlink_metadata(to(mode)).unwrap();
+                    assert_eq!(metadata.permissions().mode() & 0o7777, mode);
+                    assert_eq!(fs::read(to(mode)).unwrap(), bytes);
+                }
+            }
         }
         assert_eq!(store.get_bytes(&object.hash, u64::MAX).await.unwrap(), bytes);
     }
@@ -222,7 +245,7 @@ pub async fn many_at_once(fixture: &Fixture) {
         let to = |number: usize| folder.join(number.to_string());
         let item = |&number: &usize| {
             let (access, executable) = (Access::ReadOnly, number % 3 == 0);
-            StageItem { hash: hashes[number], size: None, to: to(number), access, executable }
+            StageItem { hash: hashes[number], size: None, to: to(number), access, executable, again: false }
         };
         let items: Vec<_> = numbers.iter().map(item).collect();
         let staged = other.stage_many(&items).await.unwrap();

@@ -72,7 +72,9 @@ impl Graph {
         let mut rest = &inputs[..];
         for count in &counts {
             let (own, others) = rest.split_at_checked(*count as usize).ok_or(GraphRecordError::Lists)?;
-            own.iter().for_each(|input| lists.add(*input));
+            for input in own {
+                lists.add(*input);
+            }
             rest = others;
             if !lists.end_list() {
                 return Err(GraphRecordError::Lists);
@@ -104,5 +106,92 @@ impl Graph {
         graph.by_output = super::producers(&graph.names, &graph.outputs)?;
         graph.connect()?;
         Ok(graph)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use e3_types::{Kind, Package, PackageTask, Slot};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Of these tasks each reads some roots and some of the tasks before it.
+    fn graph(reads: &[Vec<usize>]) -> Graph {
+        let slot = || Slot { kind: Kind::Dir, default: None };
+        let mut package = Package {
+            name: "p".parse().unwrap(),
+            version: "1".parse().unwrap(),
+            datasets: (0..3).map(|root| (format!("r{root}").parse().unwrap(), slot())).collect(),
+            tasks: BTreeMap::new(),
+        };
+        for (number, reads) in reads.iter().enumerate() {
+            let input = |&read: &usize| match read.checked_sub(3) {
+                Some(task) if task < number => format!("t{task}").parse().unwrap(),
+                _ => format!("r{}", read % 3).parse().unwrap(),
+            };
+            let policy = TaskPolicy { cache: number % 3 != 0, ..TaskPolicy::default() };
+            let output: DatasetPath = format!("t{number}").parse().unwrap();
+            let task = PackageTask {
+                task: Hash::of(&[u8::try_from(number).unwrap()]),
+                inputs: reads.iter().map(input).collect(),
+                output: output.clone(),
+                each: (number % 4 == 1 && !reads.is_empty()).then_some(0),
+                policy: Arc::new(policy),
+            };
+            package.datasets.insert(output, slot());
+            package.tasks.insert(format!("t{number}").parse().unwrap(), task);
+        }
+        Graph::new(&package).unwrap()
+    }
+
+    fn read(record: &Value) -> Result<Graph, GraphRecordError> {
+        Graph::from_record(&serde_json::to_vec(record).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn a_graph_is_read_as_it_was_written(
+            reads in prop::collection::vec(prop::collection::vec(0_usize..12, 0..4), 0..9),
+        ) {
+            let graph = graph(&reads);
+            let read = Graph::from_record(&graph.to_record()).unwrap();
+            prop_assert_eq!(format!("{read:?}"), format!("{graph:?}"));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let good: Value = serde_json::from_slice(&graph(&[vec![0], vec![3, 1]]).to_record()).unwrap();
+        assert!(read(&good).is_ok());
+        for (key, bad) in [
+            ("names", json!(["t0"])),
+            ("names", json!(["t1", "t0"])),
+            ("objects", json!([])),
+            ("outputs", json!(["t0"])),
+            ("outputs", json!(["t0", "t0"])),
+            ("roots", json!([])),
+            ("counts", json!([1, 1])),
+            ("counts", json!([2, 2])),
+            ("counts", json!([3])),
+            ("inputs", json!([-1, 0, -9])),
+            ("inputs", json!([-1, 0, 2])),
+            ("inputs", json!([-1, 0, i64::MIN])),
+            ("inputs", json!([1, 0, -1])),
+            ("each", json!({ "5": 0 })),
+            ("each", json!({ "1": 2 })),
+            ("policies", json!([])),
+            ("policy_of", json!([0, 7])),
+            ("policy_of", json!([0])),
+        ] {
+            let mut record = good.clone();
+            record[key] = bad.clone();
+            assert!(read(&record).is_err(), "{key}: {bad}");
+            record.as_object_mut().unwrap().remove(key);
+            assert!(read(&record).is_err(), "no {key}");
+        }
     }
 }

@@ -200,7 +200,7 @@ impl Orchestrator<'_> {
             total: summary.total,
             saved_ms: summary.saved_ms + self.executed_ms,
         };
-        let (workspace, before) = (&self.record.workspace, self.standing.as_ref());
+        let (workspace, before) = (&self.record.workspace, self.standing.as_deref());
         Ok(standing::remember(workspace, before, &self.graph, &tasks, &roots, &settled))
     }
 
