@@ -5,6 +5,7 @@ mod build;
 mod compile;
 mod error;
 mod kept;
+mod look;
 mod model;
 mod parse;
 mod pieces;

@@ -12,61 +12,14 @@
 mod journal;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fs, io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use e3_types::{Hasher, ObjectRef, Timestamp};
+use e3_types::{ObjectRef, Timestamp};
 
-/// Timestamps come from the kernel's tick (at most 10 ms) and are compared with the clock: both rounded up.
-const FINE_MS: u64 = 50;
-/// File systems without fractions of a second have at worst FAT's two seconds.
-const COARSE_MS: u64 = 2000;
-
-/// How a file looks without being read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Look {
-    pub(crate) size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
-    inode: u64,
-    device: u64,
-    pub(crate) executable: bool,
-}
-
-impl Look {
-    pub(crate) fn of(metadata: &fs::Metadata) -> Self {
-        Self {
-            size: metadata.len(),
-            mtime: (metadata.mtime(), metadata.mtime_nsec()),
-            ctime: (metadata.ctime(), metadata.ctime_nsec()),
-            inode: metadata.ino(),
-            device: metadata.dev(),
-            executable: metadata.permissions().mode() & 0o111 != 0,
-        }
-    }
-
-    /// Takes it into a fingerprint.
-    pub(crate) fn tell(&self, hasher: &mut Hasher) {
-        let Self { size, mtime, ctime, inode, device, executable } = *self;
-        for number in [size, inode, device, u64::from(executable)] {
-            hasher.update(&number.to_le_bytes());
-        }
-        for number in [mtime.0, mtime.1, ctime.0, ctime.1] {
-            hasher.update(&number.to_le_bytes());
-        }
-    }
-
-    /// Whether a change after `read` could go unnoticed because its timestamps would be the same.
-    fn is_racy(&self, read: Timestamp) -> bool {
-        let granularity = if self.ctime.1 == 0 && self.mtime.1 == 0 { COARSE_MS } else { FINE_MS };
-        let ms =
-            |(seconds, nanos): (i64, i64)| u64::try_from(seconds * 1000 + nanos / 1_000_000).unwrap_or(0);
-        ms(self.mtime.max(self.ctime)) + granularity >= read.unix_ms()
-    }
-}
+use crate::look::Look;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
@@ -78,41 +31,41 @@ struct Entry {
 /// What is known of source files, by absolute path.
 #[derive(Debug)]
 pub struct StatCache {
-    path: PathBuf,
+    /// Where it is kept; none if it is not.
+    path: Option<PathBuf>,
+    /// What the file says, if it has been read.
     entries: HashMap<String, Entry>,
-    /// Whether the file has been read.
     is_read: bool,
-    /// What the file does not say yet.
-    news: HashSet<String>,
+    /// What it does not say yet.
+    news: Vec<(String, Entry)>,
     /// Whether the file says much that does not count any more, or cannot be added to.
     is_stale: bool,
 }
 
 impl StatCache {
-    /// A cache that knows nothing and is not to be saved.
-    pub(crate) fn empty() -> Self {
-        Self { is_read: true, ..Self::at(Path::new("")) }
+    /// One that knows nothing and keeps nothing.
+    pub(crate) fn none() -> Self {
+        Self { path: None, ..Self::at(Path::new("")) }
     }
 
     /// The cache in the file `path`, which is read when that pays.
     pub fn at(path: &Path) -> Self {
-        let path = path.to_owned();
-        Self { path, entries: HashMap::new(), is_read: false, news: HashSet::new(), is_stale: false }
+        let path = Some(path.to_owned());
+        Self { path, entries: HashMap::new(), is_read: false, news: Vec::new(), is_stale: false }
     }
 
     /// How large the file is, in bytes, if it has not been read: what it costs to ask it.
     pub(crate) fn price(&self) -> u64 {
-        if self.is_read { 0 } else { fs::metadata(&self.path).map_or(0, |file| file.len()) }
+        let unread = self.path.as_ref().filter(|_| !self.is_read);
+        unread.and_then(|path| Some(fs::metadata(path).ok()?.len())).unwrap_or(0)
     }
 
     /// Reads the file, unless that was done. Without one, or with one that cannot be used, nothing is known: files are read.
     pub(crate) fn read(&mut self) {
-        if self.is_read {
-            return;
-        }
+        let Some(path) = self.path.as_ref().filter(|_| !self.is_read) else { return };
         self.is_read = true;
         let mut written = 0_usize;
-        let whole = journal::read(&self.path, |path, entry| {
+        let whole = journal::read(path, |path, entry| {
             written += 1;
             self.entries.insert(path.to_owned(), entry);
         });
@@ -120,7 +73,7 @@ impl StatCache {
         self.is_stale = outdated > self.entries.len();
         if let Err(error) = whole {
             if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(path = %self.path.display(), %error, "some of the stat cache cannot be read");
+                tracing::warn!(path = %path.display(), %error, "some of the stat cache cannot be read");
             }
             self.is_stale = true;
         }
@@ -128,30 +81,37 @@ impl StatCache {
 
     /// Writes down what was learnt.
     pub fn save(&mut self) -> io::Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
         if self.is_read && self.is_stale {
-            let all = self.entries.iter().map(|(path, entry)| (path.as_str(), entry));
-            journal::write(&self.path, all)?;
+            self.entries.extend(self.news.drain(..));
+            journal::write(path, self.entries.iter())?;
         } else if !self.news.is_empty() {
-            let news = self.news.iter().filter_map(|path| Some((path.as_str(), self.entries.get(path)?)));
-            journal::add(&self.path, news)?;
+            journal::add(path, self.news.iter().map(|(path, entry)| (path, entry)))?;
+            self.news.clear();
         }
-        self.news.clear();
         self.is_stale = false;
         Ok(())
     }
 
-    /// The object that the file was when it last looked so; `None` if it has to be read.
+    /// Of how many files the file says something, if it has been read.
+    pub(crate) fn known(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The object that the file was when it last looked so, before the cache was opened; `None` if it has to be read.
     pub(crate) fn find(&self, path: &Path, look: &Look) -> Option<ObjectRef> {
         let entry = self.entries.get(path.to_str()?)?;
         (entry.look == *look && !entry.racy).then_some(entry.object)
     }
 
-    /// Remembers what a file was. `read` is the time just before it was looked at and read.
-    pub(crate) fn remember(&mut self, path: &Path, look: Look, object: ObjectRef, read: Timestamp) {
+    /// Remembers what a file was. `read` is the time just before it was looked at and read. Returns whether the file would look
+    /// otherwise if it were changed now.
+    pub(crate) fn remember(&mut self, path: &Path, look: Look, object: ObjectRef, read: Timestamp) -> bool {
+        let racy = look.is_racy(read);
         if let Some(path) = path.to_str() {
-            self.entries.insert(path.to_owned(), Entry { look, object, racy: look.is_racy(read) });
-            self.news.insert(path.to_owned());
+            self.news.push((path.to_owned(), Entry { look, object, racy }));
         }
+        !racy
     }
 
     /// Keeps only the entries of files for which `is_tracked` says so.
@@ -165,9 +125,18 @@ impl StatCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::look::COARSE_MS;
 
     fn look(path: &Path) -> Look {
         Look::of(&fs::metadata(path).unwrap())
+    }
+
+    /// As another process finds it.
+    fn reopened(mut cache: StatCache) -> StatCache {
+        cache.save().unwrap();
+        let mut cache = StatCache::at(cache.path.as_ref().unwrap());
+        cache.read();
+        cache
     }
 
     fn long_after(look: &Look) -> Timestamp {
@@ -198,6 +167,8 @@ mod tests {
         let (seen, mtime) = (look(&file), fs::metadata(&file).unwrap().modified().unwrap());
         let mut cache = StatCache::at(&folder.path().join("cache"));
         cache.remember(&file, seen, ObjectRef::of(b"one"), long_after(&seen));
+        let cache = reopened(cache);
+        assert_eq!(cache.find(&file, &seen), Some(ObjectRef::of(b"one")));
         // As `cp -p` and `rsync -t` do: another file with the old time, put in place of the first.
         let other = folder.path().join("other");
         fs::write(&other, "two").unwrap();
@@ -216,15 +187,13 @@ mod tests {
         let seen = look(&file);
         let written_ms = u64::try_from(seen.ctime.0 * 1000 + seen.ctime.1 / 1_000_000).unwrap();
         let mut cache = StatCache::at(&folder.path().join("cache"));
-        cache.remember(&file, seen, ObjectRef::of(b"one"), Timestamp::from_unix_ms(written_ms + 10));
+        let object = ObjectRef::of(b"one");
+        assert!(!cache.remember(&file, seen, object, Timestamp::from_unix_ms(written_ms + 10)));
+        let mut cache = reopened(cache);
         assert_eq!(cache.find(&file, &seen), None);
-        cache.remember(
-            &file,
-            seen,
-            ObjectRef::of(b"one"),
-            Timestamp::from_unix_ms(written_ms + COARSE_MS + 1),
-        );
-        assert_eq!(cache.find(&file, &seen), Some(ObjectRef::of(b"one")));
+        let long_after = Timestamp::from_unix_ms(written_ms + COARSE_MS + 1);
+        assert!(cache.remember(&file, seen, object, long_after));
+        assert_eq!(reopened(cache).find(&file, &seen), Some(object));
     }
 
     #[test]

@@ -18,7 +18,8 @@ use e3_types::{DatasetPath, ErrorClass, FileEntry, Hash, Hasher, Json, Kind, Obj
 use crate::{
     build::{Tracked, TrackedSource},
     error::PipelineError,
-    stat_cache::{Look, StatCache},
+    look::{Look, Looker},
+    stat_cache::StatCache,
     walk::{Found, What, walk},
 };
 
@@ -27,13 +28,10 @@ const PATIENCE: usize = 5;
 /// How many sources are looked at in one go.
 const AT_ONCE: usize = 256;
 /// How many files are read in one request to the store.
-const READ_AT_ONCE: usize = 32 << 10;
+const READ_AT_ONCE: usize = 256 << 10;
 
 /// How a fingerprint begins. It is another one when datasets are made of files in another way.
 const LOOKS: &str = "e3 sources 2";
-
-/// What the files hold, by path. Paths are compared as bytes: part by part takes long.
-type Objects<'a> = HashMap<&'a OsStr, FileEntry>;
 
 /// Where the sources are.
 #[derive(Debug, Clone)]
@@ -95,20 +93,21 @@ impl<'a> Sources<'a> {
         Looks::new(self.walked.iter().map(|walked| Some(walked.look)).collect())
     }
 
-    /// Brings them into the store; those are read that have changed.
+    /// Brings them into the store; those are read that have changed. What is learnt is written to the cache.
     pub async fn track(
         &self,
         storage: &dyn StorageBackend,
         clock: &dyn Clock,
-        cache: &mut StatCache,
+        mut cache: StatCache,
     ) -> Result<TrackReport, PipelineError> {
         cache.read();
-        let report = self.track_these(storage, clock, cache, 0..self.tracked.len()).await?;
         let files = self.walked.iter().flat_map(|walked| &walked.found).filter_map(Found::file);
-        let seen: HashSet<&OsStr> = files.map(|(path, _)| path.as_os_str()).collect();
-        let folder = format!("{}/", self.project.folder.display());
-        cache.retain(|path| !path.starts_with(&folder) || seen.contains(OsStr::new(path)));
-        Ok(report)
+        if cache.known() > files.clone().count() {
+            let tracked: HashSet<&OsStr> = files.map(|(path, _)| path.as_os_str()).collect();
+            let folder = format!("{}/", self.project.folder.display());
+            cache.retain(|path| !path.starts_with(&folder) || tracked.contains(OsStr::new(path)));
+        }
+        self.track_these(storage, clock, cache, 0..self.tracked.len()).await
     }
 
     /// The same for the datasets of these numbers. The files of the others hold what they held when they were last tracked.
@@ -116,7 +115,7 @@ impl<'a> Sources<'a> {
         &self,
         storage: &dyn StorageBackend,
         clock: &dyn Clock,
-        cache: &mut StatCache,
+        mut cache: StatCache,
         numbers: &[usize],
     ) -> Result<TrackReport, PipelineError> {
         let files = numbers.iter().flat_map(|number| &self.walked[*number].found).filter_map(Found::file);
@@ -131,59 +130,54 @@ impl<'a> Sources<'a> {
         &self,
         storage: &dyn StorageBackend,
         clock: &dyn Clock,
-        cache: &mut StatCache,
+        mut cache: StatCache,
         numbers: impl Iterator<Item = usize> + Clone,
     ) -> Result<TrackReport, PipelineError> {
         let Self { tracked, walked, .. } = self;
-        // Many tasks may use one file: it is looked at once. The number says which dataset to blame for it.
-        let mut files: Vec<(&Path, Look, usize)> = Vec::new();
-        let mut seen: HashSet<&OsStr> = HashSet::new();
-        for number in numbers.clone() {
-            for (path, look) in walked[number].found.iter().filter_map(Found::file) {
-                if seen.insert(path.as_os_str()) {
-                    files.push((path, look, number));
-                }
-            }
-        }
-
-        let mut objects: Objects<'_> = HashMap::with_capacity(files.len());
-        let known: Vec<_> = files
-            .iter()
-            .filter_map(|(path, look, _)| Some((*path, cache.find(path, look)?, look.executable)))
-            .collect();
-        let hashes: Vec<_> = known.iter().map(|(_, object, _)| object.hash).collect();
-        let sizes = storage.objects().stat_many(&hashes).await.map_err(|error| of_object(&error))?;
-        for ((path, object, executable), size) in known.into_iter().zip(sizes) {
-            if size == Some(object.size) {
-                objects.insert(path.as_os_str(), FileEntry { object, executable });
-            }
-        }
-        let unread = files.iter().filter(|(path, ..)| !objects.contains_key(path.as_os_str()));
-        let mut unread: Vec<_> = unread.map(|&(path, look, number)| Unread { path, look, number }).collect();
+        let mut files = Files::of(walked, numbers.clone());
+        files.ask(storage, &cache).await?;
+        let mut unread: Vec<usize> =
+            (0..files.all.len()).filter(|file| files.all[*file].known.is_none()).collect();
         let read = unread.len();
         for _ in 0..PATIENCE {
-            unread = read_files(storage, clock, cache, unread, tracked, &mut objects).await?;
+            unread = files.read(storage, clock, &mut cache, unread, tracked).await?;
         }
-        if let Some(Unread { path, number, .. }) = unread.first() {
-            let message = format!("`{}` changes while it is read: wait until it is complete", path.display());
-            return Err(tracked[*number].error(ErrorClass::Environment, message));
+        if let Some(file) = unread.first().map(|file| &files.all[*file]) {
+            let message =
+                format!("`{}` changes while it is read: wait until it is complete", file.path.display());
+            return Err(tracked[file.number].error(ErrorClass::Environment, message));
         }
 
+        // While that is written, the folders are made of what is known now.
+        let saved = tokio::task::spawn_blocking(move || cache.save());
         let mut values = Vec::new();
         let mut dirs: HashMap<ObjectRef, Bytes> = HashMap::new();
         let mut looks: Vec<Option<Hash>> = walked.iter().map(|walked| Some(walked.look)).collect();
+        let mut places = files.places.iter();
         for number in numbers {
-            let (tracked, found) = (&tracked[number], &walked[number].found);
-            let object = assemble(tracked, found, &objects, &mut dirs)?;
-            values.push(Assignment { path: tracked.path.clone(), kind: tracked.kind(), object });
-            let mut files = found.iter().filter_map(Found::file);
-            if files.any(|(path, look)| cache.find(path, &look).is_none()) {
+            let mut is_sure = true;
+            let entries = places.by_ref().map(|place| {
+                let File { look, known, .. } = &files.all[*place as usize];
+                let known = known.as_ref().expect("every file that was found was read");
+                is_sure &= known.is_sure;
+                FileEntry { object: known.object, executable: look.executable }
+            });
+            let object = assemble(&tracked[number], &walked[number].found, entries, &mut dirs)?;
+            values.push(Assignment {
+                path: tracked[number].path.clone(),
+                kind: tracked[number].kind(),
+                object,
+            });
+            if !is_sure {
                 looks[number] = None;
             }
         }
         let dirs = dirs.into_values().map(Source::Bytes).collect();
         storage.objects().put_many(dirs).await.map_err(|error| of_object(&error))?;
-        Ok(TrackReport { values, files: files.len(), read, looks: Looks::new(looks) })
+        saved.await.map_err(|error| joined(&error))?.map_err(|error| {
+            PipelineError::general(ErrorClass::Environment, format!("writing the stat cache: {error}"))
+        })?;
+        Ok(TrackReport { values, files: files.all.len(), read, looks: Looks::new(looks) })
     }
 }
 
@@ -227,7 +221,7 @@ pub async fn store_path(
     let project = Project { repository: folder.join(".e3"), folder };
     let tracked = [tracked];
     let sources = Sources::look(&project, &tracked).await?;
-    let report = sources.track(storage, clock, &mut StatCache::empty()).await?;
+    let report = sources.track(storage, clock, StatCache::none()).await?;
     Ok(report.values[0].object)
 }
 
@@ -246,7 +240,9 @@ async fn walk_all(project: &Project, tracked: &[Tracked]) -> Result<Vec<Arc<Walk
         }
         let groups: Vec<&[&Tracked]> = unique.chunks(AT_ONCE).collect();
         let walked = parallel::for_each(groups, |group| {
-            let found = group.iter().map(|tracked| walk(&project.folder, &project.repository, tracked));
+            let mut looker = Looker::default();
+            let found =
+                group.iter().map(|tracked| walk(&project.folder, &project.repository, tracked, &mut looker));
             found.map(|found| found.map(|found| Arc::new(Walked::new(found)))).collect::<Result<Vec<_>, _>>()
         })?;
         let walked: Vec<Arc<Walked>> = walked.into_iter().flatten().collect();
@@ -255,83 +251,133 @@ async fn walk_all(project: &Project, tracked: &[Tracked]) -> Result<Vec<Arc<Walk
     tokio::task::spawn_blocking(walk_each).await.map_err(|error| joined(&error))?
 }
 
-/// A file that has to be read.
-#[derive(Clone, Copy)]
-struct Unread<'a> {
+/// The files of some datasets.
+struct Files<'a> {
+    /// Each once, as far as they come from several sources: many tasks may use one file.
+    all: Vec<File<'a>>,
+    /// The files of the datasets, one dataset after the other, by their numbers.
+    places: Vec<u32>,
+}
+
+struct File<'a> {
     path: &'a Path,
-    /// How it looked before.
     look: Look,
     /// The dataset to blame for it.
     number: usize,
+    known: Option<Known>,
 }
 
-/// Reads files into the store; returns those that changed meanwhile, with their new looks.
-async fn read_files<'a>(
-    storage: &dyn StorageBackend,
-    clock: &dyn Clock,
-    cache: &mut StatCache,
-    files: Vec<Unread<'a>>,
-    tracked: &[Tracked],
-    objects: &mut Objects<'a>,
-) -> Result<Vec<Unread<'a>>, PipelineError> {
-    let mut changed = Vec::new();
-    for group in files.chunks(READ_AT_ONCE) {
-        // The message names the file; the dataset to blame is the one that reads it.
-        let blame = |message: String| {
-            let is_meant = |file: &&Unread<'_>| message.contains(&format!("`{}`", file.path.display()));
-            let number = group.iter().find(is_meant).unwrap_or(&group[0]).number;
-            tracked[number].error(ErrorClass::Environment, message)
-        };
-        let paths: Vec<_> = group.iter().map(|file| file.path.to_path_buf()).collect();
-        let started = clock.now();
-        let sources = paths.iter().cloned().map(Source::Copy).collect();
-        let stored = storage.objects().put_many(sources).await.map_err(|error| match error {
-            ObjectError::Unavailable(error) => blame(error.to_string()),
-            other => of_object(&other),
-        })?;
-        let after = looks(paths).await?;
-        for ((file, after), object) in group.iter().zip(after).zip(stored) {
-            match after {
-                Some(after) if after == file.look => {
-                    cache.remember(file.path, after, object, started);
-                    objects.insert(file.path.as_os_str(), FileEntry { object, executable: after.executable });
+/// What a file holds.
+struct Known {
+    object: ObjectRef,
+    /// Whether it would look otherwise if it held anything else.
+    is_sure: bool,
+}
+
+impl<'a> Files<'a> {
+    fn of(walked: &'a [Arc<Walked>], numbers: impl Iterator<Item = usize> + Clone) -> Self {
+        let is_one = numbers.clone().nth(1).is_none();
+        let (mut all, mut places) = (Vec::new(), Vec::new());
+        let mut seen: HashMap<&OsStr, u32> = HashMap::new();
+        for number in numbers {
+            for (path, look) in walked[number].found.iter().filter_map(Found::file) {
+                let next = u32::try_from(all.len()).expect("files are counted in 32 bits");
+                let place = if is_one { next } else { *seen.entry(path.as_os_str()).or_insert(next) };
+                if place == next {
+                    all.push(File { path, look, number, known: None });
                 }
-                Some(look) => changed.push(Unread { look, ..*file }),
-                None => changed.push(*file),
+                places.push(place);
             }
         }
+        Self { all, places }
     }
-    Ok(changed)
+
+    /// Asks the cache what they hold, and the store whether that is there.
+    async fn ask(&mut self, storage: &dyn StorageBackend, cache: &StatCache) -> Result<(), PipelineError> {
+        let found = self.all.iter().enumerate();
+        let found: Vec<(usize, ObjectRef)> =
+            found.filter_map(|(place, file)| Some((place, cache.find(file.path, &file.look)?))).collect();
+        let hashes: Vec<_> = found.iter().map(|(_, object)| object.hash).collect();
+        let sizes = storage.objects().stat_many(&hashes).await.map_err(|error| of_object(&error))?;
+        for ((place, object), size) in found.into_iter().zip(sizes) {
+            if size == Some(object.size) {
+                self.all[place].known = Some(Known { object, is_sure: true });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads some into the store; returns those that changed meanwhile, with their new looks.
+    async fn read(
+        &mut self,
+        storage: &dyn StorageBackend,
+        clock: &dyn Clock,
+        cache: &mut StatCache,
+        numbers: Vec<usize>,
+        tracked: &[Tracked],
+    ) -> Result<Vec<usize>, PipelineError> {
+        let mut changed = Vec::new();
+        for group in numbers.chunks(READ_AT_ONCE) {
+            // The message names the file; the dataset to blame is the one that reads it.
+            let blame = |message: String| {
+                let mut files = group.iter().map(|number| &self.all[*number]);
+                let first = self.all[group[0]].number;
+                let is_meant = |file: &&File<'_>| message.contains(&format!("`{}`", file.path.display()));
+                let number = files.find(is_meant).map_or(first, |file| file.number);
+                tracked[number].error(ErrorClass::Environment, message)
+            };
+            let paths: Vec<_> = group.iter().map(|number| self.all[*number].path.to_path_buf()).collect();
+            let started = clock.now();
+            let sources = paths.iter().cloned().map(Source::Copy).collect();
+            let stored = storage.objects().put_many(sources).await.map_err(|error| match error {
+                ObjectError::Unavailable(error) => blame(error.to_string()),
+                other => of_object(&other),
+            })?;
+            let after = looks(paths).await?;
+            for ((&number, after), object) in group.iter().zip(after).zip(stored) {
+                let file = &mut self.all[number];
+                if after == Some(file.look) {
+                    let is_sure = cache.remember(file.path, file.look, object, started);
+                    file.known = Some(Known { object, is_sure });
+                } else {
+                    file.look = after.unwrap_or(file.look);
+                    changed.push(number);
+                }
+            }
+        }
+        Ok(changed)
+    }
 }
 
 async fn looks(paths: Vec<PathBuf>) -> Result<Vec<Option<Look>>, PipelineError> {
-    let look = |path: &PathBuf| fs::metadata(path).ok().map(|found| Look::of(&found));
     let look_at_all = move || {
         let groups: Vec<&[PathBuf]> = paths.chunks(AT_ONCE).collect();
-        parallel::for_each(groups, |group| Ok(group.iter().map(look).collect::<Vec<_>>()))
+        parallel::for_each(groups, |group| {
+            let mut looker = Looker::default();
+            Ok(group.iter().map(|path| looker.look(path).ok().flatten()).collect::<Vec<_>>())
+        })
     };
     let looks = tokio::task::spawn_blocking(look_at_all).await.map_err(|error| joined(&error))??;
     Ok(looks.into_iter().flatten().collect())
 }
 
-/// The object of a dataset; the `dir` objects that it needs go to `dirs`.
+/// The object of a dataset, whose files are these `entries`; the `dir` objects that it needs go to `dirs`.
 fn assemble(
     tracked: &Tracked,
     found: &[Found],
-    objects: &Objects<'_>,
+    mut entries: impl Iterator<Item = FileEntry>,
     dirs: &mut HashMap<ObjectRef, Bytes>,
 ) -> Result<ObjectRef, PipelineError> {
-    let entry =
-        |path: &PathBuf| objects.get(path.as_os_str()).copied().expect("every file that was found was read");
+    let mut entry = || entries.next().expect("there is an entry for each file that was found");
     if tracked.kind() != Kind::Dir
-        && let [Found { what: What::File { path, .. }, .. }] = found
+        && let [Found { what: What::File { .. }, .. }] = found
     {
-        return Ok(entry(path).object);
+        return Ok(entry().object);
     }
     let mut tree = TreeBuilder::new();
     for Found { relative, what } in found {
         let added = match what {
-            What::File { path, .. } => tree.add_file(relative, entry(path)),
+            What::File { .. } => tree.add_file(relative, entry()),
             What::Dir => tree.add_dir(relative),
             What::Symlink { target } => tree.add_symlink(relative, target),
             What::Special => Err(TreeError { path: relative.clone(), problem: TreeProblem::Special }),

@@ -13,7 +13,7 @@ use walkdir::{DirEntry, WalkDir};
 use crate::{
     build::{Tracked, TrackedSource},
     error::PipelineError,
-    stat_cache::Look,
+    look::{Look, Looker},
 };
 
 /// How many files are looked at in one go.
@@ -68,10 +68,15 @@ pub(crate) enum What {
 }
 
 /// Walks a tracked source. `skip` is left out wherever it is met: the repository itself.
-pub(crate) fn walk(project: &Path, skip: &Path, tracked: &Tracked) -> Result<Vec<Found>, PipelineError> {
+pub(crate) fn walk(
+    project: &Path,
+    skip: &Path,
+    tracked: &Tracked,
+    looker: &mut Looker,
+) -> Result<Vec<Found>, PipelineError> {
     let walker = Walker { project, skip, tracked, found: Vec::new() };
     match &tracked.source {
-        TrackedSource::File(file) => walker.file(file),
+        TrackedSource::File(file) => walker.file(file, looker),
         TrackedSource::Dir(dir) => walker.dir(dir),
         TrackedSource::Code(patterns) => walker.code(patterns),
     }
@@ -85,14 +90,12 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    fn file(mut self, file: &str) -> Result<Vec<Found>, PipelineError> {
+    fn file(mut self, file: &str, looker: &mut Looker) -> Result<Vec<Found>, PipelineError> {
         let path = self.project.join(file);
-        let metadata = self.look(&path)?;
-        if !metadata.is_file() {
+        let Some(look) = looker.look(&path).map_err(|error| self.unavailable(&path, &error))? else {
             return Err(self.refuse(format!("`{file}` is not a file: write `dir` for a folder")));
-        }
-        self.found
-            .push(Found { relative: PathBuf::new(), what: What::File { path, look: Look::of(&metadata) } });
+        };
+        self.found.push(Found { relative: PathBuf::new(), what: What::File { path, look } });
         Ok(self.found)
     }
 
@@ -188,13 +191,21 @@ impl Walker<'_> {
                 .collect()
         };
         let found = parallel::for_each(groups, |group| {
-            group.into_iter().map(|entry| self.entry(root, below, entry)).collect::<Result<Vec<_>, _>>()
+            let mut looker = Looker::default();
+            let entries = group.into_iter().map(|entry| self.entry(root, below, entry, &mut looker));
+            entries.collect::<Result<Vec<_>, _>>()
         })?;
         self.found.extend(found.into_iter().flatten());
         Ok(())
     }
 
-    fn entry(&self, root: &Path, below: &Path, entry: DirEntry) -> Result<Found, PipelineError> {
+    fn entry(
+        &self,
+        root: &Path,
+        below: &Path,
+        entry: DirEntry,
+        looker: &mut Looker,
+    ) -> Result<Found, PipelineError> {
         let path = entry.path();
         let relative = below.join(path.strip_prefix(root).expect("walked paths start with their root"));
         let kind = entry.file_type();
@@ -204,8 +215,8 @@ impl Walker<'_> {
             let target = fs::read_link(path).map_err(|error| self.unavailable(path, &error))?;
             What::Symlink { target: target.into() }
         } else if kind.is_file() {
-            let metadata = entry.metadata().map_err(|error| self.unavailable(path, &error.into()))?;
-            What::File { look: Look::of(&metadata), path: entry.into_path() }
+            let look = looker.look_at_itself(path).map_err(|error| self.unavailable(path, &error))?;
+            What::File { look, path: entry.into_path() }
         } else {
             What::Special
         };

@@ -53,12 +53,10 @@ impl Folder {
         let pipeline = parse(Path::new("e3.toml"), &*self.pipeline).unwrap();
         let built = build(pipeline, |_| None).unwrap();
         let saved = self.folder.path().join(".e3/cache");
-        let mut cache = StatCache::at(&saved);
         let project =
             Project { folder: self.folder.path().to_owned(), repository: self.folder.path().join(".e3") };
         let sources = Sources::look(&project, &built.tracked).await.map_err(|error| error.to_string())?;
-        let report = sources.track(&self.storage, &Later, &mut cache).await;
-        cache.save().unwrap();
+        let report = sources.track(&self.storage, &Later, StatCache::at(&saved)).await;
         report.map_err(|error| error.to_string())
     }
 
@@ -253,11 +251,11 @@ async fn a_file_that_may_change_unseen_has_no_look() {
     let built = build(pipeline, |_| None).unwrap();
     let folder = sources.folder.path().to_owned();
     let project = Project { repository: folder.join(".e3"), folder };
-    let mut cache = StatCache::at(&project.repository.join("cache"));
+    let cache = || StatCache::at(&project.repository.join("cache"));
     let looked = Sources::look(&project, &built.tracked).await.unwrap();
     // It was written just now: it may be written again in the same tick of the clock.
-    let report = looked.track(&sources.storage, &e3_core::SystemClock, &mut cache).await.unwrap();
+    let report = looked.track(&sources.storage, &e3_core::SystemClock, cache()).await.unwrap();
     assert_eq!(report.looks, Looks::new(vec![None]));
-    let report = looked.track(&sources.storage, &Later, &mut cache).await.unwrap();
+    let report = looked.track(&sources.storage, &Later, cache()).await.unwrap();
     assert_eq!((report.read, report.looks), (1, looked.looks()));
 }

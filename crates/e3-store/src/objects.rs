@@ -34,8 +34,12 @@ const CHUNK: usize = 256 << 10;
 /// So many objects, and so many bytes, are no reason to go to a thread that may block: that costs more than the work.
 const FEW: usize = 32;
 const LITTLE: u64 = 64 << 10;
-/// How many sources are brought in before what becomes rows of them is written.
+/// How many sources are brought in before what becomes rows of them is written: at least so many, and more if they are small. The more
+/// rows are written together, the more of them share a page.
 const AT_ONCE: usize = 8192;
+const MOST_AT_ONCE: usize = 65536;
+/// About how many bytes of rows are written together.
+const ROWS: usize = 8 << 20;
 
 /// Objects as files under one folder.
 #[derive(Debug)]
@@ -134,8 +138,9 @@ impl LocalObjects {
     async fn put_all(&self, mut sources: Vec<Source>) -> Result<Vec<ObjectRef>, ObjectError> {
         let mut objects = Vec::with_capacity(sources.len());
         let mut written: Option<Told> = None;
+        let mut at_once = AT_ONCE;
         while !sources.is_empty() {
-            let rest = sources.split_off(sources.len().min(AT_ONCE));
+            let rest = sources.split_off(sources.len().min(at_once));
             let group = std::mem::replace(&mut sources, rest);
             let taken = self.blocking(|inner| parallel::for_each(group, |source| inner.take(source))).await?;
             let mut rows = Vec::new();
@@ -148,6 +153,9 @@ impl LocalObjects {
                     }
                 });
             }
+            let bytes: usize = rows.iter().map(|(_, bytes)| bytes.len()).sum();
+            at_once = rows.len().saturating_mul(ROWS).checked_div(bytes).unwrap_or(0);
+            at_once = at_once.clamp(AT_ONCE, MOST_AT_ONCE);
             // In order: neighbours share a page.
             rows.sort_unstable_by_key(|(hash, _)| *hash);
             if let Some(told) = written.take() {

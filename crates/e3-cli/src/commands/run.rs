@@ -28,7 +28,7 @@ use super::{
 use crate::{
     args::{ExecuteArgs, RunArgs},
     context::Context,
-    error::{CliError, Exit, Result},
+    error::{Exit, Result},
     interrupt::Interrupts,
     outputs,
 };
@@ -146,10 +146,8 @@ impl<'a> Round<'a> {
             self.tell_kept(&kept, &prepared.compiled.tracked, false);
             return Ok(());
         }
-        let mut cache = stat_cache(storage);
         let TrackReport { values, looks, .. } =
-            sources.track(&**storage, &*context.clock, &mut cache).await?;
-        save(&mut cache)?;
+            sources.track(&**storage, &*context.clock, stat_cache(storage)).await?;
         let package = self.package(prepared).await?;
         let looks = Some(&looks);
         let deployment = Deployment { object, package, tracked: &values, looks, reset };
@@ -181,10 +179,8 @@ impl<'a> Round<'a> {
             return Ok(None);
         }
         let (clock, changed) = (&*context.clock, &following.changed);
-        let mut cache = stat_cache(storage);
         let TrackReport { values, looks, .. } =
-            sources.track_some(&**storage, clock, &mut cache, changed).await?;
-        save(&mut cache)?;
+            sources.track_some(&**storage, clock, stat_cache(storage), changed).await?;
         Ok(workspaces::follow(&**storage, clock, lease, &following, &values, &looks).await?)
     }
 
@@ -295,10 +291,7 @@ pub(crate) async fn track_files(
 ) -> Result<Vec<Assignment>> {
     let project = project(storage, folder);
     let sources = Sources::look(&project, datasets).await?;
-    let mut cache = stat_cache(storage);
-    let report = sources.track(storage, &*context.clock, &mut cache).await?;
-    save(&mut cache)?;
-    Ok(report.values)
+    Ok(sources.track(storage, &*context.clock, stat_cache(storage)).await?.values)
 }
 
 fn project(storage: &LocalStorage, folder: &Path) -> Project {
@@ -307,8 +300,4 @@ fn project(storage: &LocalStorage, folder: &Path) -> Project {
 
 fn stat_cache(storage: &LocalStorage) -> StatCache {
     StatCache::at(&storage.root().join("cache/stat"))
-}
-
-fn save(cache: &mut StatCache) -> Result<()> {
-    cache.save().map_err(|error| CliError::environment("writing the stat cache", error))
 }

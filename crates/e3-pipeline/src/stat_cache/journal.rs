@@ -10,10 +10,13 @@ use std::{
 
 use e3_types::{Hash, ObjectRef};
 
-use super::{Entry, Look};
+use super::Entry;
+use crate::look::Look;
 
 /// The beginning of the file. One that begins otherwise is not read.
 const MAGIC: &[u8] = b"e3 stat cache 3\n";
+/// About how many bytes an entry has.
+const USUAL: usize = 200;
 /// How much of the hash of a batch is written.
 const CHECK: usize = 16;
 
@@ -43,17 +46,21 @@ fn read_bytes(bytes: &[u8], mut entry: impl FnMut(&str, Entry)) -> Option<()> {
 }
 
 /// Writes a file of these entries, aside, and puts it in place, so that nobody reads half of it.
-pub(super) fn write<'a>(path: &Path, entries: impl Iterator<Item = (&'a str, &'a Entry)>) -> io::Result<()> {
+pub(super) fn write<'a>(
+    path: &Path,
+    entries: impl Iterator<Item = (&'a String, &'a Entry)>,
+) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(&[MAGIC, &batch(entries)].concat())?;
+    file.write_all(MAGIC)?;
+    file.write_all(&batch(entries))?;
     file.persist(path)?;
     Ok(())
 }
 
 /// Adds entries to the file.
-pub(super) fn add<'a>(path: &Path, entries: impl Iterator<Item = (&'a str, &'a Entry)>) -> io::Result<()> {
+pub(super) fn add<'a>(path: &Path, entries: impl Iterator<Item = (&'a String, &'a Entry)>) -> io::Result<()> {
     match OpenOptions::new().append(true).open(path) {
         // In one go, so that what two processes add is not mixed.
         Ok(mut file) => file.write_all(&batch(entries)),
@@ -62,8 +69,9 @@ pub(super) fn add<'a>(path: &Path, entries: impl Iterator<Item = (&'a str, &'a E
     }
 }
 
-fn batch<'a>(entries: impl Iterator<Item = (&'a str, &'a Entry)>) -> Vec<u8> {
-    let mut batch = vec![0; 8 + CHECK];
+fn batch<'a>(entries: impl Iterator<Item = (&'a String, &'a Entry)>) -> Vec<u8> {
+    let mut batch = Vec::with_capacity(8 + CHECK + entries.size_hint().0 * USUAL);
+    batch.resize(8 + CHECK, 0);
     for (path, Entry { look, object, racy }) in entries {
         let Look { size, mtime, ctime, inode, device, executable } = *look;
         batch.extend_from_slice(&(path.len() as u64).to_le_bytes());
@@ -151,8 +159,8 @@ mod tests {
             .prop_map(|(path, look, object, racy)| (path, Entry { look, object, racy }))
     }
 
-    fn refs(entries: &[(String, Entry)]) -> impl Iterator<Item = (&str, &Entry)> {
-        entries.iter().map(|(path, entry)| (path.as_str(), entry))
+    fn refs(entries: &[(String, Entry)]) -> impl Iterator<Item = (&String, &Entry)> {
+        entries.iter().map(|(path, entry)| (path, entry))
     }
 
     fn read_all(bytes: &[u8]) -> (Vec<(String, Entry)>, bool) {
