@@ -41,7 +41,8 @@ pub(crate) fn has_stopped_for_terminal(pid: Pid) -> io::Result<bool> {
             kill_process_group(pid, Signal::KILL)?;
             Ok(true)
         }
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(false),
+        // One that has just ended is no child of which there is anything to tell but its end.
+        Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::CHILD) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -91,4 +92,19 @@ fn duration(time: libc::timeval) -> Duration {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let micros = u32::try_from(time.tv_usec).unwrap_or(0);
     Duration::new(seconds, micros * 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It may end in the moment in which somebody looks whether it has stopped.
+    #[test]
+    fn a_process_that_has_ended_has_not_stopped() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+        assert!(!until_ended(pid).unwrap());
+        assert!(!has_stopped_for_terminal(pid).unwrap());
+        assert!(child.wait().unwrap().success());
+    }
 }
