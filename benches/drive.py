@@ -12,6 +12,7 @@ task costs. Compare ratios, not times of different machines. Needs a C compiler,
 
 import argparse
 import hashlib
+import json
 import os
 import pathlib
 import resource
@@ -84,7 +85,10 @@ def write_e3(folder, graph, task, shell):
 def write_ninja(folder, graph, task):
     path = lambda name: name if name.startswith("src") else f"n/{name}"
     lines = ["rule t", f"  command = {task} $out $in", "  restat = 1"]
-    lines += [f"build n/{name}: t {' '.join(map(path, inputs))}" for name, inputs in graph]
+    # The first task has a variable, as with e3, so that it can be executed again and come to the same.
+    lines += ["rule first", f'  command = N="0" {task} $out $in', "  restat = 1"]
+    rules = ["first"] + ["t"] * (len(graph) - 1)
+    lines += [f"build n/{name}: {rule} {' '.join(map(path, inputs))}" for rule, (name, inputs) in zip(rules, graph)]
     (folder / "build.ninja").write_text("\n".join(lines) + "\n")
 
 
@@ -103,6 +107,16 @@ def timed(command, folder):
     if done.returncode != 0:
         sys.exit(f"{command}: {done.stderr.decode()}")
     return elapsed
+
+
+def executed(command, folder):
+    """How many tasks a run executed, and how long it took."""
+    start = time.perf_counter()
+    done = subprocess.run([*command, "--json"], cwd=folder, capture_output=True)
+    elapsed = (time.perf_counter() - start) * 1000
+    if done.returncode != 0:
+        sys.exit(f"{command}: {done.stderr.decode()}")
+    return json.loads(done.stdout)["executed"], elapsed
 
 
 def forget(folder, names):
@@ -149,7 +163,7 @@ def graphs(args, root):
             write_e3(root / "argv", graph, task, shell=False)
             write_e3(root / "sh", graph, task, shell=True)
             again = {"ninja": [ninja, jobs], "make": [make, jobs], "e3 argv": run, "e3 sh": run}
-            phases = ["cold", "no-op", "no-op (start)", "one source changed", "changed back"]
+            phases = ["cold", "no-op", "no-op (start)", "one source changed", "changed back", "early cut-off"]
             times = {phase: {name: [] for name in contenders} for phase in phases}
             for _ in range(args.rounds):
                 for name, folder in contenders.items():
@@ -168,6 +182,20 @@ def graphs(args, root):
                     times["one source changed"][name].append(timed(again[name], folder))
                     (folder / "src0").write_text(original)
                     times["changed back"][name].append(timed(again[name], folder))
+                    # Another command that comes to the same. Make does not see such a change.
+                    pipeline = folder / ("build.ninja" if name == "ninja" else "e3.toml")
+                    text = pipeline.read_text() if pipeline.exists() else ""
+                    if 'N' + (' = ' if name.startswith("e3") else '=') + '"0"' not in text:
+                        continue
+                    pipeline.write_text(text.replace('"0"', '"another"', 1))
+                    if name == "ninja":
+                        times["early cut-off"][name].append(timed(again[name], folder))
+                    else:
+                        count, elapsed = executed(again[name], folder)
+                        if count != 1:
+                            sys.exit(f"{name}: {count} tasks were executed where 1 was expected")
+                        times["early cut-off"][name].append(elapsed)
+                    pipeline.write_text(text)
             print(f"\n{kind}, {len(graph)} tasks, {jobs}, {args.rounds} rounds")
             for phase in phases:
                 show(phase, times[phase], len(graph))

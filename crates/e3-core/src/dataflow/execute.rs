@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use e3_types::{Name, ObjectRef, Package, RunState, WorkspaceName};
-use tokio::sync::mpsc;
 
 use super::{
     graph::Graph,
@@ -89,7 +88,7 @@ pub async fn dataflow_execute_held(
     let interrupted = |source| DataflowError::Interrupted { run, source };
     let started = runs::record_start(&*storage, &record, standing.is_some()).await;
     started.map_err(|error| interrupted(error.into()))?;
-    let (journal, entries) = mpsc::channel(journal::CAPACITY);
+    let (journal, entries) = journal::open();
     let orchestrator = Orchestrator::new(&storage, &options, &mut record, flow, standing, counter, journal)
         .await
         .map_err(|error| interrupted(error.into()))?;

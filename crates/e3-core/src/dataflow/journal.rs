@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use e3_types::{Event, EventKind, RunId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{EventSink, Lease, RefChange, RefError, StorageBackend, StorageError, runs};
 
 /// How many events may be on their way before the loop has to wait for the storage.
-pub(super) const CAPACITY: usize = 4096;
+const CAPACITY: usize = 4096;
 /// How many events are made durable together.
 const GROUP: usize = 512;
 /// How long more of them are waited for.
@@ -32,18 +32,61 @@ pub(super) enum Message {
     Flush(oneshot::Sender<()>),
 }
 
+/// Where messages are handed in.
+pub(super) struct Journal {
+    messages: mpsc::Sender<Message>,
+    hurry: Arc<Notify>,
+}
+
+/// Where they come out.
+pub(super) struct Messages {
+    messages: mpsc::Receiver<Message>,
+    /// Told when there is one that somebody waits for.
+    hurry: Arc<Notify>,
+}
+
+/// Nobody keeps the journal any more.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+/// A journal that nobody keeps yet.
+pub(super) fn open() -> (Journal, Messages) {
+    let (sender, receiver) = mpsc::channel(CAPACITY);
+    let hurry = Arc::new(Notify::new());
+    (Journal { messages: sender, hurry: Arc::clone(&hurry) }, Messages { messages: receiver, hurry })
+}
+
+impl Journal {
+    pub(super) async fn send(&self, message: Message) -> Result<(), Stopped> {
+        let hurries = is_waited_for(&message);
+        self.messages.send(message).await.map_err(|_| Stopped)?;
+        if hurries {
+            self.hurry.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Returns when nobody keeps it any more.
+    pub(super) async fn closed(&self) {
+        self.messages.closed().await;
+    }
+}
+
 /// Writes entries until the last sender is gone. The end of a run is shown only when everything is on disk.
 pub(super) async fn keep(
     storage: &dyn StorageBackend,
     run: RunId,
-    mut messages: mpsc::Receiver<Message>,
+    Messages { mut messages, hurry }: Messages,
     sink: &dyn EventSink,
 ) -> Result<(), StorageError> {
     let mut group = Vec::with_capacity(GROUP);
     while messages.recv_many(&mut group, GROUP).await > 0 {
         if group.len() < GROUP && !group.iter().any(is_waited_for) {
             // A transaction costs about the same whatever is in it, and nobody waits but who looks on.
-            tokio::time::sleep(LINGER).await;
+            tokio::select! {
+                () = tokio::time::sleep(LINGER) => {}
+                () = hurry.notified() => {}
+            }
             while group.len() < GROUP
                 && let Ok(more) = messages.try_recv()
             {

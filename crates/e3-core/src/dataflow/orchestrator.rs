@@ -26,7 +26,7 @@ use super::{
     changes::Changes,
     entries::{self, Entries},
     graph::{Graph, TaskIndex},
-    journal::{Entry, Message},
+    journal::{Entry, Journal, Message},
     options::{DataflowError, DataflowOptions, RunReport, TaskFailure},
     publish::Publisher,
     settled,
@@ -48,7 +48,7 @@ pub(super) struct Orchestrator<'a> {
     flow: Dataflow,
     publisher: Publisher,
     changes: Changes,
-    journal: mpsc::Sender<Message>,
+    journal: Journal,
     seq: u64,
     work: JoinSet<(Unit, Report)>,
     /// What has given back its room before its end.
@@ -89,7 +89,7 @@ impl<'a> Orchestrator<'a> {
         flow: Dataflow,
         standing: Option<Box<Standing>>,
         counter: u64,
-        journal: mpsc::Sender<Message>,
+        journal: Journal,
     ) -> Result<Self, RefError> {
         let graph = Arc::clone(&flow.graph);
         let (storage_of_now, workspace) = (&**storage, &record.workspace);
