@@ -78,7 +78,7 @@ pub async fn dataflow_execute_held(
             standing = None;
         }
     }
-    let flow = match &standing {
+    let flow = match &mut standing {
         Some(standing) => from_what_stands(&options, standing)?,
         None => from_the_start(&*storage, workspace, &mut options, deployed.package).await?,
     };
@@ -123,12 +123,14 @@ async fn from_the_start(
 }
 
 /// The state of a run that takes over what stands.
-fn from_what_stands(options: &DataflowOptions, standing: &Standing) -> Result<Dataflow, DataflowError> {
-    let graph = &standing.graph;
-    check_limits(graph, &options.limits)?;
+fn from_what_stands(options: &DataflowOptions, standing: &mut Standing) -> Result<Dataflow, DataflowError> {
+    let graph = Arc::clone(&standing.graph);
+    check_limits(&graph, &options.limits)?;
+    let roots = standing.take_roots();
+    let standing = &*standing;
     let stands = |task| standing.result(task).map(|cell| (cell.object, cell.took_ms));
     let took = |task| standing.took_ms(task);
-    Ok(Dataflow::standing(graph, &policy(options), standing.roots_now(), |_| None, took, stands))
+    Ok(Dataflow::standing(&graph, &policy(options), roots, |_| None, took, stands))
 }
 
 fn policy(options: &DataflowOptions) -> DataflowPolicy {

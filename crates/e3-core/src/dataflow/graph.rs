@@ -13,11 +13,18 @@ use e3_types::{DatasetPath, Hash, Name, Package, TaskPolicy};
 
 use super::lists::Lists;
 
+pub(super) use record::{GraphReader, pieces};
+
 /// A task of a graph. Tasks are numbered in the order of their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskIndex(pub(super) u32);
 
 impl TaskIndex {
+    /// The task of that number, of which there is one.
+    pub(super) fn new(at: usize) -> Self {
+        Self(u32::try_from(at).expect("tasks are counted in 31 bits"))
+    }
+
     pub(super) fn at(self) -> usize {
         self.0 as usize
     }

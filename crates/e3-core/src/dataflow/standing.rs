@@ -1,8 +1,8 @@
 //! What stands: the results of the last complete run that nothing has happened to since. A run takes them over as they are, and
 //! looks only at the rest, so that it costs what it has to do.
 //!
-//! `standing/WORKSPACE/graph` is the graph of that run, `tasks/NUMBER` beside it the outputs of its tasks, `roots/NUMBER` the values of its
-//! inputs, as pieces of cells. They belong to `settled/WORKSPACE`, and are written and forgotten with it.
+//! `standing/WORKSPACE/graph/NUMBER` is the graph of that run, in pieces, `tasks/NUMBER` beside it the outputs of its tasks, `roots/NUMBER` the
+//! values of its inputs, as pieces of cells. They belong to `settled/WORKSPACE`, and are written and forgotten with it.
 //!
 //! Three things can have happened to a result. An operation has changed an input that it was made of, directly or not: it is reached, and
 //! does not stand. Or the package is another one, or an object has gone: then nothing stands. Or a task was executed again elsewhere
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use e3_types::{Hash, ObjectRef, WorkspaceName};
 
 use super::{
-    graph::{Graph, TaskIndex},
+    graph::{self, Graph, GraphReader, TaskIndex},
     settled::{self, Settled},
 };
 use crate::{
@@ -136,12 +136,18 @@ impl Standing {
         workspace: &WorkspaceName,
         settled: Settled,
     ) -> Result<Self, RefError> {
-        let name = graph_name(workspace);
-        let corrupt = |message: String| RefError::Corrupt { name: name.clone(), message };
-        let record = storage.refs().read(std::slice::from_ref(&name)).await?.pop().flatten();
-        let record = record.ok_or_else(|| corrupt("it is not there".to_owned()))?;
-        let graph = Graph::from_record(&record).map_err(|error| corrupt(error.to_string()))?;
-        drop(record);
+        let mut reader = GraphReader::default();
+        for name in graph_names(workspace, settled.tasks, settled.roots) {
+            let piece = storage.refs().read(std::slice::from_ref(&name)).await?.pop().flatten();
+            let read = piece.map(|piece| reader.add(&piece));
+            let corrupt = |message: String| RefError::Corrupt { name: name.clone(), message };
+            read.ok_or_else(|| corrupt("it is not there".to_owned()))?
+                .map_err(|error| corrupt(error.to_string()))?;
+        }
+        let graph = reader.finish().map_err(|error| RefError::Corrupt {
+            name: piece_name(workspace, GRAPH)(0),
+            message: error.to_string(),
+        })?;
         let (count, inputs) = (graph.len(), graph.roots().len());
         let tasks = Cells::read(storage.refs(), count, piece_name(workspace, TASKS)).await?;
         let roots = Cells::read(storage.refs(), inputs, piece_name(workspace, ROOTS)).await?;
@@ -194,43 +200,54 @@ impl Standing {
         Some(self.tasks.0[task.at()]?.took_ms)
     }
 
-    /// What the inputs hold now.
-    pub(super) fn roots_now(&self) -> Vec<Option<ObjectRef>> {
-        self.now.clone()
+    /// What the inputs hold now, to be taken once.
+    pub(super) fn take_roots(&mut self) -> Vec<Option<ObjectRef>> {
+        std::mem::take(&mut self.now)
     }
 }
 
-/// The changes that remember a complete run; `before` is what it stood on.
+/// The changes that remember a complete run with these results and inputs, by their numbers; `before` is what it stood on.
 pub(super) fn remember(
     workspace: &WorkspaceName,
     before: Option<&Standing>,
-    graph: &Graph,
-    tasks: &Cells,
-    roots: &Cells,
+    task: impl Fn(usize) -> Option<Cell>,
+    root: impl Fn(usize) -> Option<Cell>,
     settled: &Settled,
 ) -> Vec<RefChange> {
     let mut changes = vec![settled::remember(workspace, settled)];
-    changes.extend(tasks.changes(before.map(|before| &before.tasks), piece_name(workspace, TASKS)));
-    changes.extend(roots.changes(before.map(|before| &before.roots), piece_name(workspace, ROOTS)));
-    if before.is_none() {
-        changes.push(RefChange::set(graph_name(workspace), graph.to_record()));
-    }
+    let (tasks, roots) = (before.map(|before| &before.tasks), before.map(|before| &before.roots));
+    changes.extend(pieces::changes(settled.tasks, task, tasks, piece_name(workspace, TASKS)));
+    changes.extend(pieces::changes(settled.roots, root, roots, piece_name(workspace, ROOTS)));
     changes
 }
 
 /// The changes that forget what stands, of so many tasks and inputs.
 pub(super) fn forget(workspace: &WorkspaceName, tasks: usize, roots: usize) -> Vec<RefChange> {
-    let mut names = vec![graph_name(workspace)];
+    let mut names = graph_names(workspace, tasks, roots);
     names.extend(pieces::names(tasks, piece_name(workspace, TASKS)));
     names.extend(pieces::names(roots, piece_name(workspace, ROOTS)));
     names.into_iter().map(RefChange::remove).collect()
 }
 
+/// Writes the graph of a run that stands on nothing: piece by piece, since all of it together may be large. It is worth nothing until the
+/// run is remembered.
+pub(super) async fn write_graph(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+    graph: &Graph,
+) -> Result<(), RefError> {
+    for (number, name) in graph_names(workspace, graph.len(), graph.roots().len()).into_iter().enumerate() {
+        storage.refs().write(vec![RefChange::set(name, graph.piece(number))]).await?;
+    }
+    Ok(())
+}
+
+const GRAPH: &str = "graph";
 const TASKS: &str = "tasks";
 const ROOTS: &str = "roots";
 
-fn graph_name(workspace: &WorkspaceName) -> RefName {
-    RefName::new(&[&"standing", workspace, &"graph"])
+fn graph_names(workspace: &WorkspaceName, tasks: usize, roots: usize) -> Vec<RefName> {
+    (0..graph::pieces(tasks, roots)).map(piece_name(workspace, GRAPH)).collect()
 }
 
 fn piece_name(workspace: &WorkspaceName, what: &'static str) -> impl Fn(usize) -> RefName {

@@ -60,16 +60,30 @@ impl<T: Fixed> Pieces<T> {
 
     /// The changes that write those pieces that are others than before.
     pub(crate) fn changes(&self, before: Option<&Self>, name: impl Fn(usize) -> RefName) -> Vec<RefChange> {
-        let before = before.map_or(&[][..], |before| &before.0);
-        let numbers = 0..self.0.len().div_ceil(PIECE);
-        let changed = numbers.filter(|number| piece(&self.0, *number) != piece(before, *number));
-        changed.map(|number| RefChange::set(name(number), encode(piece(&self.0, number)))).collect()
+        changes(self.0.len(), |at| self.0[at], before, name)
     }
 }
 
-fn piece<T>(all: &[T], number: usize) -> &[T] {
-    let range = |len: usize| -> Range<usize> { (number * PIECE).min(len)..((number + 1) * PIECE).min(len) };
-    &all[range(all.len())]
+/// The same for things that are not all in memory: `now` gives each of so many.
+pub(crate) fn changes<T: Fixed>(
+    count: usize,
+    now: impl Fn(usize) -> T,
+    before: Option<&Pieces<T>>,
+    name: impl Fn(usize) -> RefName,
+) -> Vec<RefChange> {
+    let before = before.map_or(&[][..], |before| &before.0);
+    let mut changes = Vec::new();
+    let mut piece = Vec::with_capacity(PIECE.min(count));
+    for number in 0..count.div_ceil(PIECE) {
+        let range =
+            |len: usize| -> Range<usize> { (number * PIECE).min(len)..((number + 1) * PIECE).min(len) };
+        piece.clear();
+        piece.extend(range(count).map(&now));
+        if piece != before[range(before.len())] {
+            changes.push(RefChange::set(name(number), encode(&piece)));
+        }
+    }
+    changes
 }
 
 fn encode<T: Fixed>(piece: &[T]) -> Bytes {

@@ -423,7 +423,9 @@ pub async fn remove(storage: &dyn StorageBackend, lease: &WorkspaceLease) -> Res
     let workspace = lease.workspace();
     find(storage, workspace).await?;
     let mut names = Vec::new();
-    for scan in [Scan::under(&[&"workspaces", workspace]), Scan::under(&[&"outputs", workspace])] {
+    // Of what stands there may be more than is settled, if a run was killed at its very end.
+    for kind in ["workspaces", "outputs", "standing"] {
+        let scan = Scan::under(&[&kind, workspace]);
         let found = storage.refs().scan(scan).await.map_err(StorageError::from)?;
         names.extend(found.into_iter().map(|(name, _)| name));
     }

@@ -1,15 +1,18 @@
-//! How a graph is written down, so that a later run need not read the whole package for it.
+//! How a graph is written down, so that a later run need not read the whole package for it: in pieces, none of which is large.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use e3_types::{DatasetPath, Hash, Name, TaskPolicy};
 use serde::{Deserialize, Serialize};
 
-use super::{Graph, GraphError, Input, Lists, RootIndex, TaskIndex};
+use super::{Graph, GraphError, Input, RootIndex, TaskIndex};
 
-/// What a graph cannot be made without. The rest follows from it.
+/// How many tasks, and how many roots, a piece has.
+const PIECE: usize = 8192;
+
+/// What a graph cannot be made without, of some tasks and roots. The rest follows from it.
 #[derive(Serialize, Deserialize)]
-struct Record<'a> {
+struct Piece<'a> {
     names: Cow<'a, [Name]>,
     objects: Cow<'a, [Hash]>,
     outputs: Cow<'a, [DatasetPath]>,
@@ -18,8 +21,9 @@ struct Record<'a> {
     counts: Vec<u32>,
     inputs: Vec<i64>,
     each: BTreeMap<u32, usize>,
-    policies: Cow<'a, [TaskPolicy]>,
     policy_of: Cow<'a, [u32]>,
+    /// In the first piece, of all tasks.
+    policies: Cow<'a, [TaskPolicy]>,
 }
 
 /// Why what is written down is no graph.
@@ -33,79 +37,103 @@ pub(in crate::dataflow) enum GraphRecordError {
     Lists,
 }
 
+/// A graph of which some pieces have been read.
+#[derive(Default)]
+pub(in crate::dataflow) struct GraphReader {
+    graph: Graph,
+}
+
+/// How many pieces a graph of so many tasks and roots has.
+pub(in crate::dataflow) fn pieces(tasks: usize, roots: usize) -> usize {
+    tasks.max(roots).max(1).div_ceil(PIECE)
+}
+
 impl Graph {
-    /// What is written down of it.
-    pub(in crate::dataflow) fn to_record(&self) -> Vec<u8> {
-        let number = |input: &Input| match *input {
+    /// One of the pieces that are written down of it.
+    pub(in crate::dataflow) fn piece(&self, number: usize) -> Vec<u8> {
+        let range =
+            |len: usize| -> Range<usize> { (number * PIECE).min(len)..((number + 1) * PIECE).min(len) };
+        let (tasks, roots) = (range(self.len()), range(self.roots.len()));
+        let code = |input: &Input| match *input {
             Input::Task(task) => i64::from(task.0),
             Input::Root(root) => -1 - i64::from(root.0),
         };
-        let inputs = || self.indices().map(|task| self.inputs(task));
-        let record = Record {
-            names: Cow::Borrowed(&self.names),
-            objects: Cow::Borrowed(&self.objects),
-            outputs: Cow::Borrowed(&self.outputs),
-            roots: Cow::Borrowed(&self.roots),
+        let inputs = || tasks.clone().map(|task| self.inputs.of(task));
+        let each = self.each.iter().filter(|(task, _)| tasks.contains(&task.at()));
+        let piece = Piece {
+            names: Cow::Borrowed(&self.names[tasks.clone()]),
+            objects: Cow::Borrowed(&self.objects[tasks.clone()]),
+            outputs: Cow::Borrowed(&self.outputs[tasks.clone()]),
+            roots: Cow::Borrowed(&self.roots[roots]),
             counts: inputs().map(|inputs| u32::try_from(inputs.len()).expect("it was counted")).collect(),
-            inputs: inputs().flatten().map(number).collect(),
-            each: self.each.iter().map(|(task, input)| (task.0, *input)).collect(),
-            policies: Cow::Borrowed(&self.policies),
-            policy_of: Cow::Borrowed(&self.policy_of),
+            inputs: inputs().flatten().map(code).collect(),
+            each: each.map(|(task, input)| (task.0, *input)).collect(),
+            policy_of: Cow::Borrowed(&self.policy_of[tasks.clone()]),
+            policies: Cow::Borrowed(if number == 0 { &self.policies } else { &[] }),
         };
-        serde_json::to_vec(&record).expect("a graph is plain data with text keys")
+        serde_json::to_vec(&piece).expect("a graph is plain data with text keys")
     }
+}
 
-    /// The graph that was written down so.
-    pub(in crate::dataflow) fn from_record(bytes: &[u8]) -> Result<Self, GraphRecordError> {
-        let Record { names, objects, outputs, roots, counts, inputs, each, policies, policy_of } =
-            serde_json::from_slice(bytes)?;
-        let tasks = names.len();
-        let input = |number: i64| {
-            let (at, is_root) = if number < 0 { (-1 - number, true) } else { (number, false) };
-            let at = u32::try_from(at).ok()?;
-            let input = if is_root { Input::Root(RootIndex(at)) } else { Input::Task(TaskIndex(at)) };
-            ((at as usize) < if is_root { roots.len() } else { tasks }).then_some(input)
-        };
-        let inputs: Vec<Input> =
-            inputs.into_iter().map(input).collect::<Option<_>>().ok_or(GraphRecordError::Lists)?;
-        let mut lists = Lists::with_capacity(tasks);
-        let mut rest = &inputs[..];
-        for count in &counts {
-            let (own, others) = rest.split_at_checked(*count as usize).ok_or(GraphRecordError::Lists)?;
-            for input in own {
-                lists.add(*input);
+impl GraphReader {
+    /// Reads the next piece.
+    pub(in crate::dataflow) fn add(&mut self, bytes: &[u8]) -> Result<(), GraphRecordError> {
+        let piece: Piece<'_> = serde_json::from_slice(bytes)?;
+        let of_each_task =
+            [piece.objects.len(), piece.outputs.len(), piece.counts.len(), piece.policy_of.len()];
+        let inputs: usize = piece.counts.iter().map(|count| *count as usize).sum();
+        if of_each_task != [piece.names.len(); 4] || inputs != piece.inputs.len() {
+            return Err(GraphRecordError::Lists);
+        }
+        let graph = &mut self.graph;
+        let mut left = piece.inputs.iter();
+        for count in piece.counts {
+            for _ in 0..count {
+                let number = left.next().copied().ok_or(GraphRecordError::Lists)?;
+                graph.inputs.add(input(number).ok_or(GraphRecordError::Lists)?);
             }
-            rest = others;
-            if !lists.end_list() {
+            if !graph.inputs.end_list() {
                 return Err(GraphRecordError::Lists);
             }
         }
-        let of_each_task = [objects.len(), outputs.len(), counts.len(), policy_of.len()];
-        let fits = rest.is_empty()
-            && of_each_task.iter().all(|count| *count == tasks)
-            && names.is_sorted()
-            && roots.is_sorted()
-            && policy_of.iter().all(|policy| (*policy as usize) < policies.len())
-            && each.iter().all(|(task, input)| {
-                counts.get(*task as usize).is_some_and(|count| *input < *count as usize)
-            });
+        graph.names.extend(piece.names.into_owned());
+        graph.objects.extend(piece.objects.into_owned());
+        graph.outputs.extend(piece.outputs.into_owned());
+        graph.roots.extend(piece.roots.into_owned());
+        graph.each.extend(piece.each.into_iter().map(|(task, input)| (TaskIndex(task), input)));
+        graph.policy_of.extend(piece.policy_of.into_owned());
+        graph.policies.extend(piece.policies.into_owned());
+        Ok(())
+    }
+
+    /// The graph, if all of it has been read.
+    pub(in crate::dataflow) fn finish(self) -> Result<Graph, GraphRecordError> {
+        let mut graph = self.graph;
+        let (tasks, roots) = (graph.names.len(), graph.roots.len());
+        let is_known = |input: &Input| match *input {
+            Input::Task(task) => task.at() < tasks,
+            Input::Root(root) => root.at() < roots,
+        };
+        let fits = graph.names.is_sorted()
+            && graph.roots.is_sorted()
+            && graph.indices().all(|task| graph.inputs(task).iter().all(is_known))
+            && graph.policy_of.iter().all(|policy| (*policy as usize) < graph.policies.len())
+            && graph.each.iter().all(|(task, input)| task.at() < tasks && *input < graph.inputs(*task).len());
         if !fits {
             return Err(GraphRecordError::Lists);
         }
-        let mut graph = Self {
-            names: names.into_owned(),
-            objects: objects.into_owned(),
-            outputs: outputs.into_owned(),
-            inputs: lists,
-            each: each.into_iter().map(|(task, input)| (TaskIndex(task), input)).collect(),
-            roots: roots.into_owned(),
-            policies: policies.into_owned(),
-            policy_of: policy_of.into_owned(),
-            ..Self::default()
-        };
         graph.by_output = super::producers(&graph.names, &graph.outputs)?;
         graph.connect()?;
         Ok(graph)
+    }
+}
+
+/// The input that a number means.
+fn input(number: i64) -> Option<Input> {
+    if number < 0 {
+        Some(Input::Root(RootIndex(u32::try_from(-1 - number).ok()?)))
+    } else {
+        Some(Input::Task(TaskIndex(u32::try_from(number).ok()?)))
     }
 }
 
@@ -148,8 +176,10 @@ mod tests {
         Graph::new(&package).unwrap()
     }
 
-    fn read(record: &Value) -> Result<Graph, GraphRecordError> {
-        Graph::from_record(&serde_json::to_vec(record).unwrap())
+    fn read(pieces: &[Vec<u8>]) -> Result<Graph, GraphRecordError> {
+        let mut reader = GraphReader::default();
+        pieces.iter().try_for_each(|piece| reader.add(piece))?;
+        reader.finish()
     }
 
     proptest! {
@@ -158,14 +188,47 @@ mod tests {
             reads in prop::collection::vec(prop::collection::vec(0_usize..12, 0..4), 0..9),
         ) {
             let graph = graph(&reads);
-            let read = Graph::from_record(&graph.to_record()).unwrap();
+            let read = read(&[graph.piece(0)]).unwrap();
             prop_assert_eq!(format!("{read:?}"), format!("{graph:?}"));
         }
     }
 
     #[test]
+    fn a_large_graph_has_several_pieces() {
+        let slot = || Slot { kind: Kind::File, default: None };
+        let mut package = Package {
+            name: "p".parse().unwrap(),
+            version: "1".parse().unwrap(),
+            datasets: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+        };
+        let count = PIECE + 5;
+        for number in 0..count {
+            let before = if number > 0 { format!("t{:06}", number - 1) } else { "r0".to_owned() };
+            let (name, root) = (format!("t{number:06}"), format!("r{number}"));
+            for path in [&name, &root] {
+                package.datasets.insert(path.parse().unwrap(), slot());
+            }
+            let task = PackageTask {
+                task: Hash::of(name.as_bytes()),
+                inputs: vec![root.parse().unwrap(), before.parse().unwrap()],
+                output: name.parse().unwrap(),
+                each: None,
+                policy: TaskPolicy::usual(),
+            };
+            package.tasks.insert(name.parse().unwrap(), task);
+        }
+        let graph = Graph::new(&package).unwrap();
+        assert_eq!((pieces(count, count), pieces(3, count), pieces(PIECE, 0), pieces(0, 0)), (2, 2, 1, 1));
+        let written: Vec<_> = (0..2).map(|number| graph.piece(number)).collect();
+        assert_eq!(format!("{:?}", read(&written).unwrap()), format!("{graph:?}"));
+        assert!(read(&written[1..]).is_err());
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused() {
-        let good: Value = serde_json::from_slice(&graph(&[vec![0], vec![3, 1]]).to_record()).unwrap();
+        let good: Value = serde_json::from_slice(&graph(&[vec![0], vec![3, 1]]).piece(0)).unwrap();
+        let read = |piece: &Value| read(&[serde_json::to_vec(piece).unwrap()]);
         assert!(read(&good).is_ok());
         for (key, bad) in [
             ("names", json!(["t0"])),

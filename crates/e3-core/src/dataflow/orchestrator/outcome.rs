@@ -15,7 +15,7 @@ use crate::{
         options::{DataflowError, RunReport, TaskFailure},
         publish::Published,
         settled::{self, Settled},
-        standing::{self, Cell, Cells},
+        standing::{self, Cell},
     },
     history, runs,
 };
@@ -170,19 +170,20 @@ impl Orchestrator<'_> {
 
     /// The changes that remember that everything is done, if no output has gone since it was seen.
     async fn settle(&self, summary: &RunSummary) -> Result<Vec<RefChange>, StorageError> {
-        let cell = |object, took_ms| Cell { object, took_ms };
         // What runs once per entry has as many results as there are entries: its folder alone does not stand.
-        let task = |task: TaskIndex| {
-            let output = self.flow.outputs[task.at()].filter(|_| self.graph.each(task).is_none());
-            output.map(|output| cell(output, self.took[task.at()]))
+        let task = |at: usize| {
+            let stands = |_: &ObjectRef| self.graph.each(TaskIndex::new(at)).is_none();
+            let cell = |object| Cell { object, took_ms: self.took[at] };
+            self.flow.outputs[at].filter(stands).map(cell)
         };
-        let tasks: Cells = self.graph.indices().map(task).collect();
-        let roots: Cells = self.flow.roots.iter().map(|root| root.map(|root| cell(root, 0))).collect();
+        let root = |at: usize| self.flow.roots[at].map(|object| Cell { object, took_ms: 0 });
+        let (tasks, roots) = (self.graph.len(), self.flow.roots.len());
         // First the stamp: what goes from now on makes another one.
         let objects = self.storage.object_stamp().await?;
         let lacks_any = match &self.standing {
             Some(standing) => {
-                let values = tasks.0.iter().chain(&roots.0).flatten().map(|cell| cell.object.hash);
+                let values = (0..tasks).filter_map(task).chain((0..roots).filter_map(root));
+                let values = values.map(|cell| cell.object.hash);
                 standing.lacks_any(&**self.storage, &objects, values).await?
             }
             None => false,
@@ -195,13 +196,16 @@ impl Orchestrator<'_> {
             counter: self.changes.counter(),
             operation: self.changes.operation(),
             objects,
-            tasks: tasks.0.len(),
-            roots: roots.0.len(),
+            tasks,
+            roots,
             total: summary.total,
             saved_ms: summary.saved_ms + self.executed_ms,
         };
         let (workspace, before) = (&self.record.workspace, self.standing.as_deref());
-        Ok(standing::remember(workspace, before, &self.graph, &tasks, &roots, &settled))
+        if before.is_none() {
+            standing::write_graph(&**self.storage, workspace, &self.graph).await?;
+        }
+        Ok(standing::remember(workspace, before, task, root, &settled))
     }
 
     /// Whether no output of this run has gone since it was seen, of those about which the stamp says nothing.
