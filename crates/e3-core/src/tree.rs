@@ -1,7 +1,7 @@
 //! Trees: folders as objects. Pure: who walks a file system and who puts the objects is somebody else.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     ffi::OsStr,
     path::{Component, Path, PathBuf},
 };
@@ -99,12 +99,17 @@ impl TreeBuilder {
             path.parent().zip(path.file_name()).ok_or_else(|| refuse(TreeProblem::Outside))?;
         let name = entry_name(name).map_err(refuse)?;
         let folder = self.folder(parent, path)?;
-        if folder.folders.contains_key(&name) || folder.others.get(&name).is_some_and(|other| *other != entry)
-        {
+        if folder.folders.contains_key(&name) {
             return Err(refuse(TreeProblem::Clash));
         }
-        folder.others.insert(name, entry);
-        Ok(())
+        match folder.others.entry(name) {
+            Entry::Occupied(other) if *other.get() != entry => Err(refuse(TreeProblem::Clash)),
+            Entry::Occupied(_) => Ok(()),
+            Entry::Vacant(place) => {
+                place.insert(entry);
+                Ok(())
+            }
+        }
     }
 
     fn folder(&mut self, path: &Path, blamed: &Path) -> Result<&mut Folder, TreeError> {
@@ -112,16 +117,21 @@ impl TreeBuilder {
         let mut folder = &mut self.0;
         for component in path.components() {
             let name = match component {
-                Component::Normal(name) => entry_name(name).map_err(refuse)?,
+                // Most often it is there, and was looked at when it came to be.
+                Component::Normal(name) => name.to_str().ok_or_else(|| refuse(TreeProblem::NameNotUtf8))?,
                 Component::CurDir => continue,
                 Component::Prefix(_) | Component::RootDir | Component::ParentDir => {
                     return Err(refuse(TreeProblem::Outside));
                 }
             };
-            if folder.others.contains_key(&name) {
+            if folder.others.contains_key(name) {
                 return Err(refuse(TreeProblem::Clash));
             }
-            folder = folder.folders.entry(name).or_default();
+            if !folder.folders.contains_key(name) {
+                let new = entry_name(OsStr::new(name)).map_err(refuse)?;
+                folder.folders.insert(new, Folder::default());
+            }
+            folder = folder.folders.get_mut(name).expect("it was put there above");
         }
         Ok(folder)
     }
