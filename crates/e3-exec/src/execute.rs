@@ -182,7 +182,7 @@ impl Execution<'_> {
             return Err(Stopped::error(ErrorClass::Internal, message));
         }
         let (work, temporary) = (scratch.work(), scratch.temporary());
-        self.leave_inputs(scratch, &task, hash)?;
+        let stays = self.may_stay(scratch, &task)?;
         let again = scratch.has_inputs();
         let staged =
             stage_inputs(self.storage, &task, inputs, &work, again).await.map_err(Stopped::staging)?;
@@ -249,26 +249,24 @@ impl Execution<'_> {
             );
             return Err(Stopped::error(ErrorClass::User, message));
         }
+        if stays {
+            scratch.stay_for(hash);
+        }
         output::adopt(self.storage, task.output, &work)
             .await
             .map_err(|error| Stopped::error(error.class(), error.to_string()))
     }
 
-    /// Has the inputs left where they are staged, for the next execution of the task, if they are many and all alike: links to
-    /// objects. What is left of the last one and does not belong to this one is removed.
-    fn leave_inputs(&self, scratch: &mut Scratch, task: &TaskObject, hash: Hash) -> Result<(), Unavailable> {
-        if !self.workshop.scratches.leaves(task.inputs.len()) {
-            return Ok(());
-        }
+    /// Whether the inputs may be left where they are staged, for the next execution of the task: if they are many and all alike, links
+    /// to objects. What is left of the last one and does not belong to this one is removed.
+    fn may_stay(&self, scratch: &mut Scratch, task: &TaskObject) -> Result<bool, Unavailable> {
         let names: Option<HashSet<&str>> = task.inputs.iter().map(name_of_a_link).collect();
-        if names.is_some() {
-            scratch.stay_for(hash);
-        }
+        let stays = names.is_some() && self.workshop.scratches.leaves(task.inputs.len());
         if scratch.has_inputs() {
             let cleared = scratch.keep_inputs(&names.unwrap_or_default());
             cleared.map_err(|error| Unavailable::new(CLEARING, error))?;
         }
-        Ok(())
+        Ok(stays)
     }
 
     fn confinement(&self, work: &Path, temporary: &Path) -> Confinement {

@@ -235,9 +235,11 @@ impl Scratch {
         self.stays_for = Some(task);
     }
 
-    /// Removes what is among the inputs beside those of these names.
+    /// Removes what is among the inputs beside files of these names.
     pub(crate) fn keep_inputs(&mut self, names: &HashSet<&str>) -> io::Result<()> {
-        self.places[INPUTS].empty(|name| str::from_utf8(name).is_ok_and(|name| names.contains(name)))
+        self.places[INPUTS].empty(|name, kind| {
+            kind == FileType::RegularFile && str::from_utf8(name).is_ok_and(|name| names.contains(name))
+        })
     }
 
     /// Says whether it must not be used again: something of the task may still be at work in it.
@@ -272,7 +274,7 @@ impl Scratch {
     fn empty(&mut self, left: [bool; 4]) -> io::Result<()> {
         for (number, place) in self.places.iter_mut().enumerate().filter(|(number, _)| !left[*number]) {
             if !std::mem::take(&mut place.is_at_rest) {
-                place.empty(|name| KEPT[number].iter().any(|kept| kept.as_bytes() == name))?;
+                place.empty(|name, _| KEPT[number].iter().any(|kept| kept.as_bytes() == name))?;
                 if !ALWAYS_CHANGED[number] {
                     place.rest()?;
                 }
@@ -318,13 +320,13 @@ impl Place {
     }
 
     /// Removes everything but what is kept.
-    fn empty(&mut self, is_kept: impl Fn(&[u8]) -> bool) -> io::Result<()> {
+    fn empty(&mut self, is_kept: impl Fn(&[u8], FileType) -> bool) -> io::Result<()> {
         self.folder.rewind();
         let mut others = Vec::new();
         while let Some(entry) = self.folder.read() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." && !is_kept(name) {
+            if name != b"." && name != b".." && !is_kept(name, entry.file_type()) {
                 others.push((entry.file_name().to_owned(), entry.file_type()));
             }
         }

@@ -73,7 +73,7 @@ impl Stage {
 fn loaded(package: std::result::Result<Package, PackageError>) -> Result<Option<Package>> {
     match package {
         Ok(package) => Ok(Some(package)),
-        Err(PackageError::Storage(error)) => Err(error.into()),
+        Err(PackageError::Storage(error)) if !error.is_of_a_lost_object() => Err(error.into()),
         Err(_) => Ok(None),
     }
 }

@@ -98,6 +98,24 @@ fn what_was_set_is_kept_and_dropped_as_ever() {
 }
 
 #[test]
+fn what_was_set_is_kept_though_nobody_can_tell_any_more_what_it_was_set_for() {
+    let project = project();
+    project.write("value", "set");
+    project.done(&["set", "one", "value"]);
+    project.done(&["run"]);
+    let before = project.done(&["op", "log", "--json"]).json();
+    let package = before["operations"].as_array().unwrap().last().unwrap()["package"]["after"]["hash"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    fs::remove_file(project.at(&format!(".e3/objects/{}/{}", &package[..2], &package[2..]))).unwrap();
+    project.write("e3.toml", &project.read("e3.toml").replace("cat {one}", "cat -u {one}"));
+    project.done(&["plan"]);
+    project.done(&["run"]);
+    assert_eq!(project.read("out.txt"), "set2yx");
+}
+
+#[test]
 fn a_task_that_fails_is_the_only_one_that_is_tried_again() {
     let project = project();
     let code = project.read("code.sh");

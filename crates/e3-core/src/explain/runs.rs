@@ -5,14 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use e3_types::{EventKind, ExecutionId, Name, ObjectRef, RunId};
+use e3_types::{EventKind, ExecutionId, Name, ObjectRef, RunId, WorkspaceName};
 use serde::Serialize;
 
 use super::{
     difference::{Difference, differences},
     key::KeyDocument,
 };
-use crate::{PackageError, StorageBackend, StorageError, executions, runs};
+use crate::{HistoryRecord, PackageError, StorageBackend, StorageError, executions, history, packages, runs};
 
 /// What differs between two runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -67,8 +67,13 @@ pub async fn runs_difference(
     before: RunId,
     after: RunId,
 ) -> Result<RunsDifference, PackageError> {
-    let (old, new) = (ends(storage, before).await?, ends(storage, after).await?);
-    let names: BTreeSet<&Place> = old.keys().chain(new.keys()).collect();
+    let (Ends { ends: old, stood: stood_before }, Ends { ends: new, stood: stood_after }) =
+        (ends(storage, before).await?, ends(storage, after).await?);
+    // Of the entries of what stood nothing is told but the folder of all that they made.
+    let is_told = |(task, item): &&Place| {
+        item.is_none() || !(stood_before.contains(task) || stood_after.contains(task))
+    };
+    let names: BTreeSet<&Place> = old.keys().chain(new.keys()).filter(is_told).collect();
     let mut found = RunsDifference { same: 0, tasks: BTreeMap::new() };
     for name in names {
         let (old, new) = (old.get(name), new.get(name));
@@ -96,16 +101,31 @@ pub async fn runs_difference(
 /// A task, or an entry of one.
 type Place = (Name, Option<Arc<str>>);
 
-async fn ends(storage: &dyn StorageBackend, run: RunId) -> Result<BTreeMap<Place, End>, StorageError> {
+/// What became of the tasks of a run.
+struct Ends {
+    ends: BTreeMap<Place, End>,
+    /// Those that it has taken over from before.
+    stood: BTreeSet<Name>,
+}
+
+async fn ends(storage: &dyn StorageBackend, run: RunId) -> Result<Ends, PackageError> {
     let mut ends: BTreeMap<Place, End> = BTreeMap::new();
+    let mut stands_in = None;
     let mut cursor = runs::EventCursor::default();
     loop {
-        let events = runs::next_events(storage, run, &mut cursor).await?;
+        let events = runs::next_events(storage, run, &mut cursor).await.map_err(StorageError::from)?;
         if events.is_empty() {
-            return Ok(ends);
+            let stood = match stands_in {
+                Some(workspace) => add_what_stood(storage, &workspace, run, &mut ends).await?,
+                None => BTreeSet::new(),
+            };
+            return Ok(Ends { ends, stood });
         }
         for event in events {
             match event.kind {
+                EventKind::RunStarted { workspace, standing, .. } => {
+                    stands_in = (standing > 0).then_some(workspace);
+                }
                 EventKind::TaskCompleted { task, item, execution, output, superseded: false, .. } => {
                     ends.insert((task, item), End::Output(execution, output));
                 }
@@ -127,6 +147,52 @@ async fn ends(storage: &dyn StorageBackend, run: RunId) -> Result<BTreeMap<Place
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// Adds the tasks of which the run has told nothing, because nothing had happened to their results: these are what the workspace
+/// held then.
+async fn add_what_stood(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+    run: RunId,
+    ends: &mut BTreeMap<Place, End>,
+) -> Result<BTreeSet<Name>, PackageError> {
+    let mut stood = BTreeSet::new();
+    let record = runs::find(storage, workspace, run).await.map_err(StorageError::from)?;
+    let Some(record) = record else { return Ok(stood) };
+    for task in packages::load(storage, record.package).await?.tasks.into_keys() {
+        let place = (task, None);
+        if ends.contains_key(&place) {
+            continue;
+        }
+        if let Some((execution, output)) = published_before(storage, workspace, &place.0, run).await? {
+            stood.insert(place.0.clone());
+            ends.insert(place, End::Output(execution, output));
+        }
+    }
+    Ok(stood)
+}
+
+/// How much of the history of a task is read at once.
+const PAGE: usize = 8;
+
+/// What the dataset of a task held when a run ended that has not written it.
+async fn published_before(
+    storage: &dyn StorageBackend,
+    workspace: &WorkspaceName,
+    task: &Name,
+    run: RunId,
+) -> Result<Option<(Option<ExecutionId>, ObjectRef)>, StorageError> {
+    let mut before = Some((run, u64::MAX));
+    loop {
+        let page = history::list(storage, workspace, task, before, PAGE).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        before = Some((last.run, last.seq));
+        let published = page.into_iter().map(|entry| entry.record).find(|record| record.published);
+        if let Some(HistoryRecord { execution, output: Some(output), .. }) = published {
+            return Ok(Some((execution, output)));
         }
     }
 }

@@ -75,6 +75,11 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether it says that an object is not there, or not what it was.
+    pub fn is_of_a_lost_object(&self) -> bool {
+        matches!(self, Self::Object(ObjectError::NotFound(_) | ObjectError::Corrupt { .. }))
+    }
+
     /// Who has to act.
     pub fn class(&self) -> ErrorClass {
         match self {

@@ -13,8 +13,8 @@ use super::{
     read,
 };
 use crate::{
-    Acquired, Clock, DatasetRef, Holder, Lease, LeaseMode, Origin, Precondition, RefChange, RefError,
-    RefName, Scan, StorageBackend, StorageError, dataflow::settled,
+    Acquired, Clock, DatasetRef, Holder, Lease, LeaseMode, Origin, PackageError, Precondition, RefChange,
+    RefError, RefName, Scan, StorageBackend, StorageError, dataflow::settled,
 };
 
 /// What is deployed in a workspace.
@@ -148,7 +148,7 @@ pub struct DeployReport {
 
 impl Deployment<'_> {
     /// What the inputs would hold: the value that a person has set, if the package that was there had an input of that
-    /// path and kind; else what the file holds that it follows; else the package's default; else nothing.
+    /// path and kind, or cannot be read any more; else what the file holds that it follows; else the package's default; else nothing.
     ///
     /// A tracked input that is no input of the package is left out.
     pub fn applied_to(
@@ -165,8 +165,9 @@ impl Deployment<'_> {
                 continue;
             }
             let there = before.get(path);
+            // If nobody can tell any more what it was, nothing is lost.
             let same_kind =
-                old.and_then(|old| old.datasets.get(path)).is_some_and(|old| old.kind == slot.kind);
+                old.is_none_or(|old| old.datasets.get(path).is_some_and(|old| old.kind == slot.kind));
             let kept = there.filter(|value| value.origin == Origin::User && same_kind && !self.reset);
             let given = tracked
                 .get(path)
@@ -214,7 +215,10 @@ pub async fn deploy(
             Err(error) => return Err(error),
         };
         let other = match old.filter(|object| *object != deployment.object) {
-            Some(object) => super::packages::load(storage, object).await.ok(),
+            Some(object) => match super::packages::load(storage, object).await {
+                Err(PackageError::Storage(error)) if !error.is_of_a_lost_object() => return Err(error.into()),
+                other => other.ok(),
+            },
             None => None,
         };
         let old_package =

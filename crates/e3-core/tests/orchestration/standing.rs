@@ -3,7 +3,7 @@
 
 use e3_core::{
     Force, MockResponse, ObjectStoreExt, OnFailure, RunReport, Scan, StorageBackend, datasets, history,
-    operations, workspaces,
+    operations, runs_difference, workspaces,
 };
 use e3_testkit::{Scenario, TaskSketch, task_hash};
 use e3_types::{EventKind, Failure, RunState, Timestamp};
@@ -151,6 +151,31 @@ async fn a_run_that_misses_an_object_is_the_last_to_stand() {
     assert_eq!(stood(&scenario), 2);
     assert_eq!(scenario.run().await.state, RunState::Failed);
     assert_eq!(stood(&scenario), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stood_is_part_of_a_run_when_two_are_compared() {
+    let mut tasks = tasks();
+    tasks.push(TaskSketch { each: Some("folder"), ..TaskSketch::new("each", &["folder"]) });
+    let scenario = Scenario::new(&tasks).await;
+    scenario.set_folder("folder", &[("x", "1"), ("y", "2")]).await;
+    let first = scenario.run().await.run;
+    scenario.set("left", "new").await;
+    let second = scenario.run().await.run;
+    let third = scenario.run().await.run;
+    scenario.set("left", "left").await;
+    let fourth = scenario.run().await.run;
+    let compare = async |one, other| {
+        let found = runs_difference(&*scenario.storage, one, other).await.unwrap();
+        (found.same, found.tasks.into_keys().collect::<Vec<_>>().join(" "))
+    };
+    // Two tasks stand, and one has two entries and the folder of what they made.
+    assert_eq!(compare(first, second).await, (5, "a b d".to_owned()));
+    assert_eq!(compare(second, first).await, (5, "a b d".to_owned()));
+    assert_eq!(compare(second, third).await, (6, String::new()));
+    assert_eq!(compare(first, third).await, (3, "a b d".to_owned()));
+    assert_eq!(compare(first, fourth).await, (8, String::new()));
+    assert_eq!(compare(third, fourth).await, (3, "a b d".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]

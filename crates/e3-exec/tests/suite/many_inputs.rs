@@ -98,8 +98,24 @@ async fn what_a_task_does_to_its_inputs_is_not_there_the_next_time() {
 }
 
 #[tokio::test]
+async fn a_task_that_spoils_its_inputs_once_is_executed_as_ever_the_next_time() {
+    let bench = bench::local();
+    for spoil in [
+        "mkdir inputs/i0007",
+        "mkdir inputs/i0007; touch inputs/i0007/x",
+        "ln -s /etc inputs/i0007",
+        "exit 3",
+    ] {
+        let task = task(&format!("{READ}; if grep -q bad inputs/i0999; then rm inputs/i0007; {spoil}; fi"));
+        assert_eq!(bench.output(&task, &inputs(&bench, "one").await).await, expected("one"));
+        assert!(bench.run(&task, &inputs(&bench, "bad").await).await.outcome.is_err(), "{spoil}");
+        assert_eq!(bench.output(&task, &inputs(&bench, "two").await).await, expected("two"), "{spoil}");
+    }
+}
+
+#[tokio::test]
 async fn whatever_is_done_to_what_stays_the_inputs_are_right() {
-    let spoils: [fn(&Path); 9] = [
+    let spoils: [fn(&Path); 10] = [
         |staged| fs::remove_dir_all(staged).unwrap(),
         |staged| {
             fs::remove_dir_all(staged).unwrap();
@@ -108,6 +124,11 @@ async fn whatever_is_done_to_what_stays_the_inputs_are_right() {
         |staged| fs::remove_dir_all(staged.join("tmp")).unwrap(),
         |staged| fs::remove_dir_all(staged.join("work/inputs")).unwrap(),
         |staged| fs::write(staged.join("work/inputs/more"), "").unwrap(),
+        |staged| {
+            let input = staged.join("work/inputs/i0003");
+            fs::remove_file(&input).unwrap();
+            fs::create_dir_all(input.join("deep")).unwrap();
+        },
         |staged| {
             let input = staged.join("work/inputs/i0003");
             fs::remove_file(&input).unwrap();
