@@ -127,10 +127,9 @@ impl Scratches {
                 Ok(scratch) => return Ok(Scratch { has_inputs: true, ..scratch }),
                 Err(error) => {
                     tracing::info!(%error, %task, "what was staged for a task cannot be used");
-                    if fs::symlink_metadata(&path)?.is_dir() {
-                        remove_tree(&path)?;
-                    } else {
-                        fs::remove_file(&path)?;
+                    if let Err(error) = remove_anything(&path) {
+                        // It goes with the other folders of this process.
+                        tracing::info!(%error, %task, "nor can it be removed");
                     }
                 }
             },
@@ -154,13 +153,15 @@ impl Scratches {
         // The others may be of tasks that there are no more.
         let mut all = Vec::new();
         for entry in fs::read_dir(staged)? {
-            let entry = entry?;
-            let found = entry.metadata()?;
-            all.push(((found.ctime(), found.ctime_nsec()), entry.path()));
+            let path = entry?.path();
+            // Another process may take it, or remove it, at any time.
+            if let Some(found) = unless_missing(fs::symlink_metadata(&path))? {
+                all.push(((found.ctime(), found.ctime_nsec()), path));
+            }
         }
         all.sort_unstable();
         let spare = all.len().saturating_sub(MOST_STAGED);
-        all.into_iter().take(spare).try_for_each(|(_, path)| remove_tree(&path))
+        all.into_iter().take(spare).try_for_each(|(_, path)| unless_missing(remove_anything(&path)).map(drop))
     }
 
     /// Empties one for the next task, after it was examined. One that is retired, or cannot be emptied, is removed.
@@ -381,6 +382,18 @@ fn remove_tree(path: &Path) -> io::Result<()> {
             fs::remove_dir_all(path)
         }
         other => other,
+    }
+}
+
+/// Removes what is there, whatever it is.
+fn remove_anything(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() { remove_tree(path) } else { fs::remove_file(path) }
+}
+
+fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 
