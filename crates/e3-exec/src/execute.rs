@@ -257,8 +257,8 @@ impl Execution<'_> {
             .map_err(|error| Stopped::error(error.class(), error.to_string()))
     }
 
-    /// Whether the inputs may be left where they are staged, for the next execution of the task: if they are many and all alike, links
-    /// to objects. What is left of the last one and does not belong to this one is removed.
+    /// Whether the inputs may be left where they are staged, for the next execution of the task: if they are many and all
+    /// alike, links to objects. What is left of the last one and does not belong to this one is removed.
     fn may_stay(&self, scratch: &mut Scratch, task: &TaskObject) -> Result<bool, Unavailable> {
         let names: Option<HashSet<&str>> = task.inputs.iter().map(name_of_a_link).collect();
         let stays = names.is_some() && self.workshop.scratches.leaves(task.inputs.len());

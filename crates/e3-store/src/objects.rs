@@ -34,8 +34,8 @@ const CHUNK: usize = 256 << 10;
 /// So many objects, and so many bytes, are no reason to go to a thread that may block: that costs more than the work.
 const FEW: usize = 32;
 const LITTLE: u64 = 64 << 10;
-/// How many sources are brought in before what becomes rows of them is written: at least so many, and more if they are small. The more
-/// rows are written together, the more of them share a page.
+/// How many sources are brought in before what becomes rows of them is written: at least so many, and more if they are small.
+/// The more rows are written together, the more of them share a page.
 const AT_ONCE: usize = 8192;
 const MOST_AT_ONCE: usize = 65536;
 /// About how many bytes of rows are written together.

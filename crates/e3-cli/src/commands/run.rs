@@ -159,8 +159,8 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// Deploys what has changed, if nothing but files has since the last deployment, and everything that the last complete run was
-    /// made of is there; then the inputs that keep what a person has set.
+    /// Deploys what has changed, if nothing but files has since the last deployment, and everything that the last complete
+    /// run was made of is there; then the inputs that keep what a person has set.
     async fn follow(
         &self,
         lease: &WorkspaceLease,

@@ -1,5 +1,5 @@
-//! Runs after a complete one, when files have changed: only these are read, only what they reach is asked about, and what that comes
-//! to is right all the same.
+//! Runs after a complete one, when files have changed: only these are read, only what they reach is asked about, and what
+//! that comes to is right all the same.
 
 use std::fs;
 

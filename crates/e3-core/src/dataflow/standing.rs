@@ -4,9 +4,10 @@
 //! `standing/WORKSPACE/graph/NUMBER` is the graph of that run, in pieces, `tasks/NUMBER` beside it the outputs of its tasks, `roots/NUMBER` the
 //! values of its inputs, as pieces of cells. They belong to `settled/WORKSPACE`, and are written and forgotten with it.
 //!
-//! Three things can have happened to a result. An operation has changed an input that it was made of, directly or not: it is reached, and
-//! does not stand. Or the package is another one, or an object has gone: then nothing stands. Or a task was executed again elsewhere
-//! and made something else of the same: as long as nothing is done to this workspace, it keeps what it has.
+//! Three things can have happened to a result. An operation has changed an input that it was made of, directly or not: it is
+//! reached, and does not stand. Or the package is another one, or an object has gone: then nothing stands. Or a task was
+//! executed again elsewhere and made something else of the same: as long as nothing is done to this workspace, it keeps what
+//! it has.
 
 use std::sync::Arc;
 
@@ -229,8 +230,8 @@ pub(super) fn forget(workspace: &WorkspaceName, tasks: usize, roots: usize) -> V
     names.into_iter().map(RefChange::remove).collect()
 }
 
-/// Writes the graph of a run that stands on nothing: piece by piece, since all of it together may be large. It is worth nothing until the
-/// run is remembered.
+/// Writes the graph of a run that stands on nothing: piece by piece, since all of it together may be large. It is worth
+/// nothing until the run is remembered.
 pub(super) async fn write_graph(
     storage: &dyn StorageBackend,
     workspace: &WorkspaceName,

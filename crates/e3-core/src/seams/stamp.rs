@@ -3,8 +3,8 @@
 use e3_types::Hash;
 use serde::{Deserialize, Serialize};
 
-/// A mark for each equal share of all hashes, in their order. While a mark is the same, no object of its share has been removed. It
-/// may become another one for any other reason, too: an object that is added, for example.
+/// A mark for each equal share of all hashes, in their order. While a mark is the same, no object of its share has been
+/// removed. It may become another one for any other reason, too: an object that is added, for example.
 ///
 /// So the more marks there are, the fewer objects have to be looked for after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

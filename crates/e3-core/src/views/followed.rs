@@ -1,6 +1,7 @@
-//! What the last deployment has taken in: `followed/WORKSPACE` says which inputs keep what a person has set, `looks/WORKSPACE/NUMBER` how the files
-//! looked that each tracked input follows. While they look the same, and the workspace has seen no other operation, the same
-//! deployment again has nothing to do; if some look otherwise, it has to do with the inputs that follow these.
+//! What the last deployment has taken in: `followed/WORKSPACE` says which inputs keep what a person has set,
+//! `looks/WORKSPACE/NUMBER` how the files looked that each tracked input follows. While they look the same, and the workspace
+//! has seen no other operation, the same deployment again has nothing to do; if some look otherwise, it has to do with the
+//! inputs that follow these.
 
 use e3_types::{DatasetPath, Hash, WorkspaceName};
 use serde::{Deserialize, Serialize};

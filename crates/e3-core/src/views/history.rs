@@ -1,6 +1,6 @@
 //! The history of tasks by name: `history/WORKSPACE/TASK/RUN/SEQ` is what became of a task in a run, wherever that was not
-//! what the workspace knew already. `durations/WORKSPACE` is how long each task took the last time, `recent-durations/WORKSPACE` the same of
-//! a few tasks, newer.
+//! what the workspace knew already. `durations/WORKSPACE` is how long each task took the last time,
+//! `recent-durations/WORKSPACE` the same of a few tasks, newer.
 //!
 //! This is the index behind "what was this task executed on before": names sort by time, so the newest is one step away.
 

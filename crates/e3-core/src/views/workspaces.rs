@@ -147,8 +147,9 @@ pub struct DeployReport {
 }
 
 impl Deployment<'_> {
-    /// What the inputs would hold: the value that a person has set, if the package that was there had an input of that
-    /// path and kind, or cannot be read any more; else what the file holds that it follows; else the package's default; else nothing.
+    /// What the inputs would hold: the value that a person has set, if the package that was there had an input of that path
+    /// and kind, or cannot be read any more; else what the file holds that it follows; else the package's default; else
+    /// nothing.
     ///
     /// A tracked input that is no input of the package is left out.
     pub fn applied_to(

@@ -1,5 +1,5 @@
-//! Tasks with very many inputs: these stay where they were staged, until the task is executed again. Whatever the task, or anybody
-//! else, does to what stays there, the next execution reads what it should.
+//! Tasks with very many inputs: these stay where they were staged, until the task is executed again. Whatever the task, or
+//! anybody else, does to what stays there, the next execution reads what it should.
 
 use std::{
     fs,

@@ -1,6 +1,6 @@
-//! How the stat cache is written down: batches of entries, one after the other, each with its length and a hash in front; of entries
-//! with the same path the last one counts. What follows a batch that is not whole (the process died, the disk was full) is not
-//! read: it can be found out again.
+//! How the stat cache is written down: batches of entries, one after the other, each with its length and a hash in front; of
+//! entries with the same path the last one counts. What follows a batch that is not whole (the process died, the disk was
+//! full) is not read: it can be found out again.
 
 use std::{
     fs::{self, OpenOptions},
