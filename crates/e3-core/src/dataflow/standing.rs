@@ -103,7 +103,8 @@ impl Standing {
         self.settled == *settled
     }
 
-    /// Takes in what was done to the workspace since; false if nothing stands after that.
+    /// Takes in what was done to the workspace since; false if nothing stands after that. An object that has gone since this was
+    /// found is missed at the end of the run.
     pub(super) async fn bring_up_to_date(
         &mut self,
         storage: &dyn StorageBackend,
@@ -114,7 +115,7 @@ impl Standing {
             return Ok(false);
         }
         self.take_in(&operations);
-        Ok(!self.lacks_any(storage, &storage.object_stamp().await?, [].into_iter()).await?)
+        Ok(true)
     }
 
     fn take_in(&mut self, operations: &[Operation]) {

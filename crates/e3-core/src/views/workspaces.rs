@@ -291,7 +291,14 @@ pub async fn following(
         (followed.operation, followed.package, followed.inputs) == (operation, package, looks.0.0.len())
     };
     let Some(followed) = followed::find(storage, workspace).await?.filter(is_last) else { return Ok(None) };
-    let before = Looks(followed::looks(storage, workspace, &followed).await?);
+    let before = match followed::looks(storage, workspace, &followed).await {
+        Err(RefError::Corrupt { name, message }) => {
+            // All of it can be found out again.
+            tracing::warn!(%name, message, "what is followed cannot be read: all files are asked about");
+            return Ok(None);
+        }
+        other => Looks(other?),
+    };
     let pairs = before.0.0.iter().zip(&looks.0.0).enumerate();
     let changed = pairs.filter(|(_, (before, now))| before != now);
     let changed = changed.map(|(number, _)| number).collect();

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use e3_core::{
-    Deployment, Force, Looks, MockResponse, ObjectStoreExt, OnFailure, StorageBackend, WorkspaceLease,
-    datasets::Assignment, kept_if_settled, operations, packages, workspaces,
+    Deployment, Force, Looks, MockResponse, ObjectStoreExt, OnFailure, RefChange, Scan, StorageBackend,
+    WorkspaceLease, datasets::Assignment, kept_if_settled, operations, packages, workspaces,
 };
 use e3_testkit::{Scenario, TaskSketch, holder, task_hash};
 use e3_types::{Hash, Kind, RunState, TaskPolicy, Timestamp};
@@ -155,6 +155,15 @@ async fn only_the_inputs_are_followed_whose_files_look_otherwise() {
     assert_eq!(following.changed, [0; 0]);
     let kept = workspaces::follow(storage, clock, &lease, &following, &[], &now).await.unwrap();
     assert_eq!((kept, operations::head(storage, &main).await.unwrap()), (Some(Vec::new()), 3));
+
+    // What cannot be read was looked at by nobody.
+    let pieces = storage.refs().scan(Scan::under(&[&"looks", &"main"])).await.unwrap();
+    let (name, bytes) = &pieces[0];
+    for damaged in [RefChange::remove(name.clone()), RefChange::set(name.clone(), bytes.slice(..40))] {
+        storage.refs().write(vec![damaged]).await.unwrap();
+        assert!(found(&now).await.is_none());
+    }
+    storage.refs().write(vec![RefChange::set(name.clone(), bytes.clone())]).await.unwrap();
 
     // Another number of inputs, another package, another operation: all of it is deployed.
     assert!(found(&Looks::new(vec![None; 2])).await.is_none());
