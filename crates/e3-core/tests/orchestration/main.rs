@@ -13,7 +13,7 @@ mod settled;
 mod standing;
 mod stories;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use e3_testkit::TaskSketch;
 use e3_types::RunSummary;
@@ -25,6 +25,23 @@ pub(crate) fn sketch(tasks: &[(&'static str, &'static [&'static str])]) -> Vec<T
 /// `raw` feeds `a`, which feeds `b` and `c`, which `d` joins.
 pub(crate) fn diamond() -> Vec<TaskSketch> {
     sketch(&[("a", &["raw"]), ("b", &["a"]), ("c", &["a"]), ("d", &["b", "c"])])
+}
+
+/// Tasks of these names, each of which reads some roots and some of the tasks before it: by their numbers, roots first.
+pub(crate) fn random(
+    reads: &[BTreeSet<usize>],
+    roots: &[&'static str],
+    names: &[&'static str],
+) -> Vec<TaskSketch> {
+    let task = |(number, reads): (usize, &BTreeSet<usize>)| {
+        let inputs = reads.iter().filter_map(|&at| match at.checked_sub(roots.len()) {
+            None => Some(roots[at]),
+            Some(task) => (task < number).then(|| names[task]),
+        });
+        let inputs: Vec<&'static str> = inputs.collect();
+        TaskSketch::new(names[number], inputs.leak())
+    };
+    reads.iter().enumerate().map(task).collect()
 }
 
 pub(crate) fn seconds(count: u64) -> Duration {

@@ -11,7 +11,7 @@ use e3_testkit::{Scenario, TaskSketch, task_hash};
 use e3_types::{EventKind, RunReason, SkipReason};
 use proptest::prelude::*;
 
-use crate::diamond;
+use crate::{diamond, random};
 
 async fn planned(scenario: &Scenario, force: Force) -> Plan {
     let main = "main".parse().unwrap();
@@ -119,15 +119,7 @@ proptest! {
     /// `depends` is executed or not, and nothing else happens.
     #[test]
     fn plan_and_run_agree((reads, changed, constant, forced) in graphs()) {
-        let mut tasks = Vec::new();
-        for (number, reads) in reads.iter().enumerate() {
-            let inputs = reads.iter().filter_map(|&at| match at.checked_sub(ROOTS.len()) {
-                None => Some(ROOTS[at]),
-                Some(task) => (task < number).then(|| NAMES[task]),
-            });
-            let inputs: Vec<&'static str> = inputs.collect();
-            tasks.push(TaskSketch::new(NAMES[number], inputs.leak()));
-        }
+        let tasks = random(&reads, &ROOTS, &NAMES);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut scenario = Scenario::new(&tasks).await;

@@ -9,7 +9,7 @@ use e3_testkit::{Scenario, TaskSketch, task_hash};
 use e3_types::{EventKind, Failure, RunState, Timestamp};
 use proptest::prelude::*;
 
-use crate::{seconds, sketch};
+use crate::{random, seconds, sketch};
 
 const ANY_TIME: u64 = u64::MAX;
 
@@ -402,15 +402,7 @@ proptest! {
         reads in prop::collection::vec(prop::collection::btree_set(0..ROOTS.len() + NAMES.len(), 1..4), 2..NAMES.len()),
         steps in steps(),
     ) {
-        let mut tasks = Vec::new();
-        for (number, reads) in reads.iter().enumerate() {
-            let inputs = reads.iter().filter_map(|&at| match at.checked_sub(ROOTS.len()) {
-                None => Some(ROOTS[at]),
-                Some(task) => (task < number).then(|| NAMES[task]),
-            });
-            let inputs: Vec<&'static str> = inputs.collect();
-            tasks.push(TaskSketch::new(NAMES[number], inputs.leak()));
-        }
+        let tasks = random(&reads, &ROOTS, &NAMES);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut scenario = Scenario::new(&tasks).await;
