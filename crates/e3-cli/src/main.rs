@@ -75,7 +75,12 @@ fn run(cli: Cli) -> error::Result<Exit> {
         .enable_all()
         .build()
         .map_err(|error| CliError::environment("starting the runtime", error))?;
-    runtime.block_on(commands::dispatch(&context, cli.command))
+    // On one of the runtime's own threads: what a task has to say to the loop of the run is heard there without waking another.
+    let command = runtime.spawn(async move { commands::dispatch(&context, cli.command).await });
+    match runtime.block_on(command) {
+        Ok(exit) => exit,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 fn report(console: Console, error: &CliError) {

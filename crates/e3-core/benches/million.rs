@@ -182,6 +182,7 @@ fn state(count: usize) -> (Duration, u64) {
                 flow.apply_to(Some(unit), &Event { seq: 0, at: Timestamp::default(), kind });
                 running.push_back(unit);
             }
+            Action::Prepare { .. } => {}
             Action::End { .. } => break,
             other => panic!("{other:?}"),
         }
@@ -211,8 +212,9 @@ impl TaskRunner for Bare {
         _: &dyn StorageBackend,
         _: Hash,
         inputs: &[Hash],
-        _: TaskExecuteOptions,
+        options: TaskExecuteOptions,
     ) -> TaskResult {
+        options.time_comes().await;
         let mut random = [0; 10];
         random.copy_from_slice(&inputs[0].to_string().as_bytes()[..10]);
         let execution = ExecutionId::from_parts(self.0.now().unix_ms(), random);

@@ -120,7 +120,7 @@ pub struct Usage {
     pub peak_memory: Option<u64>,
 }
 
-/// Executes once: waits for another execution of the same key if there is one, answers from the cache if it can, and
+/// Executes once, when it is time to: waits for another execution of the same key if there is one, answers from the cache if it can, and
 /// otherwise calls `body` and records what came of it.
 ///
 /// Everything that is not the work itself is here: identity, lookup, the lease on the key, the record.
@@ -135,6 +135,9 @@ where
     Body: FnOnce(ExecutionId) -> Work + Send,
     Work: Future<Output = Outcome> + Send,
 {
+    if !options.time_comes().await {
+        return TaskResult::without_execution(Failure::Cancelled);
+    }
     let attempt = async {
         let key = ExecutionKey::new(task, inputs);
         let resource = key.lease();

@@ -33,11 +33,11 @@ pub use limited::LimitedRunner;
 pub use memory::{MemoryLeases, MemoryLogs, MemoryObjects, MemoryRefs, MemoryStorage};
 pub use mock::{MockCall, MockResponse, MockTaskRunner};
 pub use seams::{
-    Access, Acquired, ByteStream, Cancellation, EventSink, Holder, Lease, LeaseError, LeaseMode, LeaseStore,
-    LogError, LogStore, LogStream, NoEvents, ObjectError, ObjectStamp, ObjectStore, ObjectStoreExt,
-    OutputSink, Precondition, ProcessIdentity, RefChange, RefError, RefName, RefStore, Released, Scan,
-    Source, StageItem, StorageBackend, StorageError, TaskExecuteOptions, TaskResult, TaskRunner, Unavailable,
-    Uncommitted,
+    Access, Acquired, ByteStream, Cancellation, EventSink, Gate, Holder, Lease, LeaseError, LeaseMode,
+    LeaseStore, LogError, LogStore, LogStream, NoEvents, ObjectError, ObjectStamp, ObjectStore,
+    ObjectStoreExt, OutputSink, Precondition, ProcessIdentity, RefChange, RefError, RefName, RefStore,
+    Released, Scan, Source, StageItem, StorageBackend, StorageError, TaskExecuteOptions, TaskResult,
+    TaskRunner, Unavailable, Uncommitted,
 };
 pub use tree::{Tree, TreeBuilder, TreeEntry, TreeError, TreeProblem, read_tree, tree_size};
 pub use views::{

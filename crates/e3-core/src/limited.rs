@@ -33,6 +33,10 @@ impl TaskRunner for LimitedRunner {
         inputs: &[Hash],
         options: TaskExecuteOptions,
     ) -> TaskResult {
+        // What is not to be executed yet takes nothing from what is.
+        if !options.time_comes().await {
+            return TaskResult::without_execution(Failure::Cancelled);
+        }
         let permit = tokio::select! {
             permit = self.free.acquire() => permit.expect("the semaphore is never closed"),
             () = options.cancellation.requested() => {

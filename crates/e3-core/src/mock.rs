@@ -210,6 +210,9 @@ impl TaskRunner for MockTaskRunner {
         inputs: &[Hash],
         options: TaskExecuteOptions,
     ) -> TaskResult {
+        if !options.time_comes().await {
+            return TaskResult::without_execution(Failure::Cancelled);
+        }
         let TaskExecuteOptions { ref label, force, attempt, timeout, .. } = options;
         let call = MockCall { task, inputs: inputs.to_vec(), label: label.clone(), force, attempt, timeout };
         self.state().calls.push(call.clone());

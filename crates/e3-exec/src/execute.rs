@@ -1,9 +1,8 @@
 //! `task_execute`: the one implementation of executing a task.
 
 use std::{
-    collections::HashSet,
     ffi::OsString,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,18 +13,16 @@ use std::{
 
 use e3_core::{
     Clock, ExecutionContext, Holder, LogError, LogStream, ObjectError, Outcome, OutputSink, StorageBackend,
-    TaskExecuteOptions, TaskResult, Unavailable, Usage, packages, perform,
+    TaskExecuteOptions, TaskResult, Unavailable, Usage, perform,
 };
-use e3_process::{Command, Confinement, Ended, Exit, RunError, Stop, Supervisor};
-use e3_types::{
-    ErrorClass, ExecutionId, Failure, Hash, Kind, ObjectRef, Sandbox, TaskInput, TaskLimits, TaskObject,
-};
+use e3_process::{Command, Ended, Exit, RunError, Stop, Supervisor};
+use e3_types::{ErrorClass, ExecutionId, Failure, Hash, ObjectRef, TaskLimits};
 
 use crate::{
-    command::{self, ToStart},
-    environment, guard, output,
-    scratch::{Scratch, Scratches},
-    stage::{StageError, StagedFile, StagingError, stage_inputs},
+    guard, output,
+    prepare::{Job, Prepared},
+    scratch::Scratches,
+    stage::{StageError, StagedFile, StagingError},
 };
 
 /// Where and how the tasks of one process run.
@@ -56,12 +53,12 @@ pub struct Workshop {
 }
 
 const LOOKING: &str = "looking at the staged files";
-const CLEARING: &str = "clearing a scratch folder";
 
 /// With fewer bytes than this a disk counts as full: some file systems keep a little that nobody can use.
 const FULL: u64 = 16 << 10;
 
-/// Executes a task, or finds that it was done before: look up, stage, spawn, capture, store, record.
+/// Executes a task, or finds that it was done before: stage, look up, spawn, capture, store, record. What is asked for ahead of
+/// its time is staged at once, and the rest is done in time.
 pub async fn task_execute(
     storage: &dyn StorageBackend,
     clock: &dyn Clock,
@@ -70,22 +67,24 @@ pub async fn task_execute(
     inputs: &[Hash],
     options: &TaskExecuteOptions,
 ) -> TaskResult {
+    let job = Job { storage, workshop, task, inputs, options };
+    let mut ahead = if options.is_time() { None } else { job.prepare_ahead().await };
     let context = ExecutionContext { storage, clock, holder: &workshop.holder, runner: &workshop.runner };
-    perform(context, task, inputs, options, |execution| async move {
-        let mut outcome =
-            Outcome { verdict: Err(Failure::Cancelled), usage: Usage::default(), notes: Vec::new() };
-        let work = Execution { storage, workshop, execution, options };
-        outcome.verdict = work.carry_out(task, inputs, &mut outcome).await.map_err(|stopped| stopped.0);
-        outcome
+    let result = perform(context, task, inputs, options, |execution| {
+        let (job, ahead) = (&job, ahead.take());
+        async move {
+            let mut outcome =
+                Outcome { verdict: Err(Failure::Cancelled), usage: Usage::default(), notes: Vec::new() };
+            outcome.verdict =
+                job.carry_out(execution, ahead, &mut outcome).await.map_err(|stopped| stopped.0);
+            outcome
+        }
     })
-    .await
-}
-
-struct Execution<'a> {
-    storage: &'a dyn StorageBackend,
-    workshop: &'a Workshop,
-    execution: ExecutionId,
-    options: &'a TaskExecuteOptions,
+    .await;
+    if let Some(unused) = ahead {
+        job.clear(unused.scratch, None).await;
+    }
+    result
 }
 
 /// Why there is no output.
@@ -108,7 +107,7 @@ impl Stopped {
         }
     }
 
-    fn staging(error: StagingError) -> Self {
+    pub(crate) fn staging(error: StagingError) -> Self {
         let StagingError { input, name, source } = error;
         let message = format!("staging {name}: {source}");
         match (input, source) {
@@ -127,97 +126,38 @@ impl From<Unavailable> for Stopped {
     }
 }
 
-impl Execution<'_> {
+impl Job<'_> {
     /// Does it; what is known of it beside its verdict is written to `outcome`.
     async fn carry_out(
         &self,
-        task: Hash,
-        inputs: &[Hash],
+        execution: ExecutionId,
+        ahead: Option<Prepared>,
         outcome: &mut Outcome,
     ) -> Result<ObjectRef, Stopped> {
-        let scratches = &self.workshop.scratches;
-        let mut scratch = scratches
-            .take_for(task, inputs.len())
-            .map_err(|error| Unavailable::new(making(scratches.folder()), error))?;
-        let verdict = self.in_scratch(&mut scratch, task, inputs, outcome).await;
-        if let Err(error) = self.clear(scratch).await {
-            // The result stands; what is left goes with the next start.
-            tracing::warn!(%error, execution = %self.execution, "a scratch folder was left behind");
-        }
+        let mut prepared = self.prepared(ahead, execution).await?;
+        let verdict = self.in_scratch(execution, &mut prepared, outcome).await;
+        self.clear(prepared.scratch, Some(execution)).await;
         verdict
-    }
-
-    /// Makes a scratch folder ready for the next task.
-    async fn clear(&self, mut scratch: Scratch) -> Result<(), Unavailable> {
-        let scratches = Arc::clone(&self.workshop.scratches);
-        // A few files; a task that makes folders may have made large ones.
-        let is_quick = scratch.examine();
-        let keep_in = self.workshop.keep_in.clone().map(|folder| (folder, self.execution.to_string()));
-        let clear = move || match keep_in {
-            Some((folder, name)) => {
-                fs::create_dir_all(&folder).and_then(|()| scratch.keep(&folder.join(name)))
-            }
-            None => scratches.give_back(scratch),
-        };
-        if is_quick {
-            return clear().map_err(|error| Unavailable::new(CLEARING, error));
-        }
-        blocking(CLEARING, clear).await
     }
 
     async fn in_scratch(
         &self,
-        scratch: &mut Scratch,
-        task: Hash,
-        inputs: &[Hash],
+        execution: ExecutionId,
+        prepared: &mut Prepared,
         outcome: &mut Outcome,
     ) -> Result<ObjectRef, Stopped> {
-        let hash = task;
-        let task = packages::load_task(self.storage, hash)
-            .await
-            .map_err(|error| Stopped::error(error.class(), error.to_string()))?;
-        if task.inputs.len() != inputs.len() {
-            let (wanted, given) = (task.inputs.len(), inputs.len());
-            let message = format!("the task has {wanted} inputs, but was given {given}");
-            return Err(Stopped::error(ErrorClass::Internal, message));
-        }
-        let (work, temporary) = (scratch.work(), scratch.temporary());
-        let stays = self.may_stay(scratch, &task)?;
-        let again = scratch.has_inputs();
-        let staged =
-            stage_inputs(self.storage, &task, inputs, &work, again).await.map_err(Stopped::staging)?;
-
-        let mut environment = environment::of_task(&task, &self.workshop.environment, &temporary);
-        let ToStart { words, otherwise } = command::to_start(&task)?;
-        let confinement = self.confinement(&work, &temporary);
-        let (words, otherwise) = match otherwise {
-            // A launcher cannot tell what a shell would have made of it.
-            Some(in_shell) if !confinement.is_none() => (in_shell, None),
-            other => (words, other),
-        };
-        if otherwise.is_some() {
-            // As the shell tells it, which is not there; like a shell, whatever the task has declared.
-            environment.insert("PWD".into(), work.clone().into());
-        }
-        let mut command = Command {
-            program: words.0,
-            arguments: words.1,
-            environment,
-            folder: work.clone(),
-            confinement,
-            launcher: self.workshop.launcher.clone(),
-            supervisor: self.workshop.supervisor.clone(),
-            home: scratch.path().to_owned(),
-        };
+        let Prepared { scratch, task, staged, stays, command, otherwise, .. } = prepared;
+        let work = command.folder.clone();
         // Until it is known that nothing of this task can still be at work in it.
         scratch.retire(true);
-        let mut ended = self.spawn(&command, &mut outcome.notes).await;
-        if let (Err(RunError::Spawn(_)), Some(words)) = (&ended, otherwise) {
+        let mut ended = self.spawn(execution, command, &mut outcome.notes).await;
+        if let (Err(RunError::Spawn(_)), Some(words)) = (&ended, otherwise.take()) {
             (command.program, command.arguments) = words;
-            ended = self.spawn(&command, &mut outcome.notes).await;
+            ended = self.spawn(execution, command, &mut outcome.notes).await;
         }
-        let ended = ended.map_err(|error| not_run(&command, error));
+        let ended = ended.map_err(|error| not_run(command, error));
         // Looked at in any case: an altered file must be known, however the task ended.
+        let staged = std::mem::take(staged);
         let (changed, gone) = if staged.len() <= guard::FEW {
             guard::look(staged).map_err(|error| Unavailable::new(LOOKING, error))?
         } else {
@@ -226,6 +166,9 @@ impl Execution<'_> {
         let changed = guard::altered(self.storage, changed, gone).await.map_err(|error| {
             Stopped::error(error.class(), format!("looking at objects that a task may have changed: {error}"))
         })?;
+        if !changed.is_empty() {
+            self.workshop.scratches.found_a_culprit();
+        }
         let ended = ended?;
         scratch.retire(ended.unexplained || ended.leaked || !ended.strays.is_empty());
         outcome.usage = usage_of(&ended);
@@ -237,6 +180,8 @@ impl Execution<'_> {
         self.judge(&ended).map_err(|stopped| if full { stopped.on_a_full_disk() } else { stopped })?;
         if let Some(released) = &self.options.released {
             released();
+            // Whoever hears of that is to start the next process before this output is stored.
+            tokio::task::yield_now().await;
         }
         if let Some(StagedFile { path, .. }) = changed.first() {
             let path = path.strip_prefix(&work).unwrap_or(path).display().to_string();
@@ -249,40 +194,20 @@ impl Execution<'_> {
             );
             return Err(Stopped::error(ErrorClass::User, message));
         }
-        if stays {
-            scratch.stay_for(hash);
+        if *stays {
+            scratch.stay_for(self.task);
         }
         output::adopt(self.storage, task.output, &work)
             .await
             .map_err(|error| Stopped::error(error.class(), error.to_string()))
     }
 
-    /// Whether the inputs may be left where they are staged, for the next execution of the task: if they are many and all
-    /// alike, links to objects. What is left of the last one and does not belong to this one is removed.
-    fn may_stay(&self, scratch: &mut Scratch, task: &TaskObject) -> Result<bool, Unavailable> {
-        let names: Option<HashSet<&str>> = task.inputs.iter().map(name_of_a_link).collect();
-        let stays = names.is_some() && self.workshop.scratches.leaves(task.inputs.len());
-        if scratch.has_inputs() {
-            let cleared = scratch.keep_inputs(&names.unwrap_or_default());
-            cleared.map_err(|error| Unavailable::new(CLEARING, error))?;
-        }
-        Ok(stays)
-    }
-
-    fn confinement(&self, work: &Path, temporary: &Path) -> Confinement {
-        let TaskLimits { memory, open_files, cpu_ms } = self.options.limits;
-        let sandbox = match self.options.sandbox {
-            Sandbox::Off => None,
-            Sandbox::Strict { network } => Some(e3_process::Sandbox {
-                writable: vec![work.to_owned(), temporary.to_owned()],
-                readable: self.workshop.sandbox_readable.clone(),
-                network,
-            }),
-        };
-        Confinement { memory, open_files, cpu: cpu_ms.map(Duration::from_millis), sandbox }
-    }
-
-    async fn spawn(&self, command: &Command, notes: &mut Vec<String>) -> Result<Ended, RunError<LogError>> {
+    async fn spawn(
+        &self,
+        execution: ExecutionId,
+        command: &Command,
+        notes: &mut Vec<String>,
+    ) -> Result<Ended, RunError<LogError>> {
         let stop = Stop {
             politely: self.options.cancellation.stop.clone(),
             at_once: self.options.cancellation.kill.clone(),
@@ -292,7 +217,7 @@ impl Execution<'_> {
         let cut = [AtomicU64::new(0), AtomicU64::new(0)];
         let log = |stream, sink: &Option<OutputSink>, cut| Log {
             storage: self.storage,
-            execution: self.execution,
+            execution,
             stream,
             sink: sink.clone(),
             left: self.workshop.log_limit,
@@ -328,14 +253,6 @@ impl Execution<'_> {
             Exit::Code(code) => Err(Stopped(Failure::Exit { code })),
             Exit::Signal(signal) => Err(Stopped(Failure::Signal { signal })),
         }
-    }
-}
-
-/// The name of an input that is staged as a link to its object.
-fn name_of_a_link(input: &TaskInput) -> Option<&str> {
-    match input {
-        TaskInput { name: Some(name), kind: Kind::File | Kind::Json, writable: false } => Some(name.as_str()),
-        _ => None,
     }
 }
 
@@ -436,11 +353,7 @@ fn is_full(folder: &Path) -> io::Result<bool> {
     Ok(free.f_bavail.saturating_mul(free.f_frsize) < FULL)
 }
 
-fn making(folder: &Path) -> String {
-    format!("making a scratch folder in `{}`", folder.display())
-}
-
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Unavailable> {

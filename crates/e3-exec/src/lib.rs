@@ -8,6 +8,7 @@ mod environment;
 mod execute;
 mod guard;
 mod output;
+mod prepare;
 mod runner;
 mod scratch;
 mod stage;

@@ -189,8 +189,11 @@ unsafe fn unblock_signals() -> bool {
 }
 
 /// The pieces as one text of C.
-fn text<'a>(pieces: impl IntoIterator<Item = &'a OsStr>) -> io::Result<CString> {
-    let bytes: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.as_bytes().iter().copied()).collect();
+fn text<const N: usize>(pieces: [&OsStr; N]) -> io::Result<CString> {
+    let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum::<usize>() + 1);
+    for piece in pieces {
+        bytes.extend_from_slice(piece.as_bytes());
+    }
     CString::new(bytes).map_err(|_| {
         let message = "a NUL byte in the command, the environment or the folder";
         io::Error::new(io::ErrorKind::InvalidInput, message)

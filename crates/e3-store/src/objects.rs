@@ -31,6 +31,8 @@ use small::{Listed, SmallObjects};
 
 /// How much is read or hashed at once, in bytes.
 const CHUNK: usize = 256 << 10;
+/// What the name of the executable twin of an object ends in.
+const EXECUTABLE_SUFFIX: &str = ".x";
 /// So many objects, and so many bytes, are no reason to go to a thread that may block: that costs more than the work.
 const FEW: usize = 32;
 const LITTLE: u64 = 64 << 10;
@@ -211,6 +213,7 @@ impl ObjectStore for LocalObjects {
         let hash = *hash;
         let opened = self.work(true, move |inner| {
             let path = inner.path(&hash);
+            // The file first, if there is one: a task may have altered it, which its row would hide.
             let Some(size) = inner.file_size(&hash)? else {
                 let bytes = inner.small.get(&hash)?.ok_or(ObjectError::NotFound(hash))?;
                 let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
@@ -335,12 +338,18 @@ fn is_quick(sources: &[Source]) -> bool {
 impl Inner {
     fn path(&self, hash: &Hash) -> PathBuf {
         let digits = hash.to_string();
-        self.folder.join(&digits[..2]).join(&digits[2..])
+        let parts = [&digits[..2], &digits[2..]];
+        // Made in one piece: this is done a dozen times for a task.
+        let size = self.folder.as_os_str().len() + digits.len() + parts.len();
+        let mut path = PathBuf::with_capacity(size + EXECUTABLE_SUFFIX.len());
+        path.push(&self.folder);
+        path.extend(parts);
+        path
     }
 
     fn executable_path(&self, hash: &Hash) -> PathBuf {
         let mut path = self.path(hash).into_os_string();
-        path.push(".x");
+        path.push(EXECUTABLE_SUFFIX);
         path.into()
     }
 

@@ -73,6 +73,8 @@ macro_rules! runner_conformance {
                 success_is_recorded_and_cached,
                 deferred_records_are_the_callers_to_write,
                 room_is_given_back_at_most_once_and_not_by_a_failure,
+                nothing_is_executed_before_its_gate_is_open,
+                what_is_cancelled_before_its_gate_is_open_was_never_there,
                 force_executes_again,
                 a_failure_is_a_result_and_not_cached,
                 one_key_is_executed_once_at_a_time,

@@ -61,7 +61,7 @@ impl Template {
 
     /// Whether the text asks for the name of the entry that a task is about.
     pub fn has_item_name(text: &str) -> bool {
-        replace_item_name(text, "") != replace_item_name(text, "x")
+        text.contains(ITEM_NAME) && replace_item_name(text, "") != replace_item_name(text, "x")
     }
 
     /// The text with `name` for every `{item.name}`. The name stands for itself, whatever it holds; `{{item.name}}` stays

@@ -62,6 +62,11 @@ pub enum Action {
         /// All their inputs are known.
         units: Vec<Unit>,
     },
+    /// Have the runner get ready for one that will be started soon. To leave this undone costs time, and nothing else.
+    Prepare {
+        /// Which.
+        unit: Unit,
+    },
     /// Start one.
     Start {
         /// Which.

@@ -1,5 +1,6 @@
 //! The loop of a run: does what the `Dataflow` asks for, and tells it what happened.
 
+mod ahead;
 mod outcome;
 mod repair;
 
@@ -19,6 +20,7 @@ use tokio::{
     task::JoinSet,
 };
 
+use ahead::Ahead;
 use repair::Repairs;
 
 use super::{
@@ -34,7 +36,7 @@ use super::{
     state::Dataflow,
 };
 use crate::{
-    Cancellation, ExecutionKey, Lease, Lookup, RefChange, RefError, Released, RunRecord, Source,
+    Cancellation, ExecutionKey, Gate, Lease, Lookup, RefChange, RefError, Released, RunRecord, Source,
     StorageBackend, StorageError, TaskExecuteOptions, TaskResult, Unavailable, Uncommitted, lookup_many,
 };
 
@@ -67,6 +69,7 @@ pub(super) struct Orchestrator<'a> {
     /// Whether an object turned out to be missing that was taken to be there.
     distrusts: bool,
     failures: Vec<(Unit, TaskFailure)>,
+    ahead: Ahead,
     repairs: Repairs,
     /// Whether something may be looked up that was executed in this run.
     looks_back: bool,
@@ -76,7 +79,7 @@ pub(super) struct Orchestrator<'a> {
 
 /// What a spawned piece of work reports.
 enum Report {
-    Result { attempt: u32, result: TaskResult },
+    Result { attempt: u32, result: TaskResult, gate: Option<Gate> },
     RetryIsDue { wait: u64 },
     Rebuilt { result: TaskResult },
 }
@@ -122,6 +125,7 @@ impl<'a> Orchestrator<'a> {
             took,
             distrusts: false,
             failures: Vec::new(),
+            ahead: Ahead::default(),
             repairs: Repairs::default(),
             looks_back: false,
             executed_ms: 0,
@@ -187,6 +191,10 @@ impl<'a> Orchestrator<'a> {
             Action::Expand { task } => self.expand(task).await,
             Action::Assemble { task, cached } => self.assemble(task, cached).await,
             Action::Look { units } => self.look(&units).await,
+            Action::Prepare { unit } => {
+                self.prepare(unit);
+                Ok(())
+            }
             Action::Start { unit, attempt, because } => self.start(unit, attempt, because).await,
             Action::CancelRunning => {
                 self.running.stop.cancel();
@@ -330,12 +338,15 @@ impl<'a> Orchestrator<'a> {
         tracing::debug!(task = %task, attempt, "starting");
         let event = EventKind::TaskStarted { task, item, attempt, because };
         self.happened(Some(unit), event, Vec::new()).await?;
-        self.execute(unit, attempt);
+        if !self.start_prepared(unit, attempt) {
+            let cancellation = self.execute(unit, attempt, None);
+            self.follow(unit, cancellation);
+        }
         Ok(())
     }
 
-    /// Hands a unit that has been started to the runner.
-    fn execute(&mut self, unit: Unit, attempt: u32) {
+    /// Hands a unit to the runner: one that has been started, or one that will be when its gate is opened. Returns how to stop it.
+    fn execute(&mut self, unit: Unit, attempt: u32, gate: Option<Gate>) -> Cancellation {
         let force = self.flow.uncached(unit).is_some();
         let tell = self.released.0.clone();
         // Should there be no room to tell it, its end tells it as well.
@@ -347,12 +358,19 @@ impl<'a> Orchestrator<'a> {
             attempt,
             defer_records: true,
             released: Some(released),
+            gate: gate.clone(),
             ..self.execute_options(unit)
         };
+        let cancellation = options.cancellation.clone();
+        self.hand_over(unit, options, move |result| Report::Result { attempt, result, gate });
+        cancellation
+    }
+
+    /// Remembers how to stop what has been started, if that may have to be.
+    fn follow(&mut self, unit: Unit, cancellation: Cancellation) {
         if self.options.restart_on_change {
-            self.each.insert(unit, options.cancellation.clone());
+            self.each.insert(unit, cancellation);
         }
-        self.hand_over(unit, options, move |result| Report::Result { attempt, result });
     }
 
     /// How a unit is executed, whatever it is executed for.
@@ -430,7 +448,11 @@ impl<'a> Orchestrator<'a> {
                 }
                 Ok(())
             }
-            (unit, Report::Result { attempt, result }) => self.ended(unit, attempt, result).await,
+            (unit, Report::Result { gate: Some(gate), .. }) if !gate.is_open() => {
+                self.ahead.ended(unit, &gate);
+                Ok(())
+            }
+            (unit, Report::Result { attempt, result, .. }) => self.ended(unit, attempt, result).await,
             (unit, Report::Rebuilt { result }) => self.rebuilt(unit, result).await,
         }
     }

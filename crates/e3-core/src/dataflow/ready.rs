@@ -4,6 +4,8 @@
 //! number of tasks that wait. The first by rank that does not fit keeps its share: what it lacks, and every limited
 //! resource but cpu that it needs, is not given to those behind it. So nothing that fits into the limits at all waits for
 //! ever, and what needs nothing of the scarce runs on.
+//!
+//! As much as there are cores is handed out ahead: what would come next if cores were all that it waits for.
 
 use std::{
     cmp::Reverse,
@@ -26,6 +28,8 @@ pub(super) struct Ready {
     of_policy: Vec<usize>,
     /// How much of each resource nobody uses.
     available: Vec<u64>,
+    /// How many cores there are.
+    slots: u64,
 }
 
 /// Everything with one demand.
@@ -34,6 +38,30 @@ struct Class {
     demand: Demand,
     /// May hold work that is no longer waiting: whoever takes it out looks.
     queue: BinaryHeap<Rank>,
+    /// What was handed out ahead, as many as there are cores at most, and has not been taken yet.
+    ahead: Vec<Rank>,
+}
+
+impl Class {
+    /// Forgets what waits no longer.
+    fn tidy(&mut self, waits: impl Fn(Unit) -> bool) {
+        self.ahead.retain(|(_, Reverse(unit))| waits(*unit));
+        while self.queue.peek().is_some_and(|(_, Reverse(unit))| !waits(*unit)) {
+            self.queue.pop();
+        }
+    }
+
+    /// The first by rank.
+    fn first(&self) -> Option<Rank> {
+        self.ahead.iter().max().max(self.queue.peek()).copied()
+    }
+
+    fn take(&mut self, rank: Rank) {
+        match self.ahead.iter().position(|other| *other == rank) {
+            Some(place) => drop(self.ahead.swap_remove(place)),
+            None => drop(self.queue.pop()),
+        }
+    }
 }
 
 /// How much of which limited resource, by its number.
@@ -71,12 +99,13 @@ impl Ready {
         let mut known: HashMap<Demand, usize> = HashMap::new();
         let of_policy = graph.policies().iter().map(demand).map(|demand| {
             *known.entry(demand.clone()).or_insert_with(|| {
-                classes.push(Class { demand, queue: BinaryHeap::new() });
+                classes.push(Class { demand, queue: BinaryHeap::new(), ahead: Vec::new() });
                 classes.len() - 1
             })
         });
         let of_policy = of_policy.collect();
-        Self { classes, of_policy, available: std::iter::once(slots).chain(limits.into_values()).collect() }
+        let available = std::iter::once(slots).chain(limits.into_values()).collect();
+        Self { classes, of_policy, available, slots }
     }
 
     /// Adds work. Adding it twice does no harm.
@@ -104,21 +133,49 @@ impl Ready {
         if self.available[CPU] == 0 {
             return None;
         }
-        let mut heads: Vec<(Rank, usize)> = Vec::new();
-        for (number, class) in self.classes.iter_mut().enumerate() {
-            while class.queue.peek().is_some_and(|(_, Reverse(unit))| !waits(*unit)) {
-                class.queue.pop();
-            }
-            heads.extend(class.queue.peek().map(|rank| (*rank, number)));
+        self.classes.iter_mut().for_each(|class| class.tidy(&waits));
+        let (rank, class) = self.first_that_fits(self.available.clone(), Class::first)?;
+        self.classes[class].take(rank);
+        Some(rank.1.0)
+    }
+
+    /// Hands out ahead what would be taken out next if there were cores for it, unless that is enough already. It stays among
+    /// what can be taken out.
+    pub(super) fn next_ahead(&mut self, waits: impl Fn(Unit) -> bool) -> Option<Unit> {
+        self.classes.iter_mut().for_each(|class| class.tidy(&waits));
+        let ahead: usize = self.classes.iter().map(|class| class.ahead.len()).sum();
+        if ahead as u64 >= self.slots {
+            return None;
         }
-        heads.sort_unstable_by(|one, other| other.cmp(one));
         let mut left = self.available.clone();
-        for (_, number) in heads {
-            let class = &mut self.classes[number];
+        left[CPU] = u64::MAX;
+        for class in &self.classes {
+            for (resource, amount) in class.demand.iter().filter(|(resource, _)| *resource != CPU) {
+                left[*resource] = left[*resource].saturating_sub(amount * class.ahead.len() as u64);
+            }
+        }
+        let (rank, class) = self.first_that_fits(left, |class| class.queue.peek().copied())?;
+        let class = &mut self.classes[class];
+        class.queue.pop();
+        class.ahead.push(rank);
+        Some(rank.1.0)
+    }
+
+    /// Which class has the first by rank that fits into what is `left`, of what each offers.
+    fn first_that_fits(
+        &self,
+        mut left: Vec<u64>,
+        offered: impl Fn(&Class) -> Option<Rank>,
+    ) -> Option<(Rank, usize)> {
+        let heads = self.classes.iter().map(offered).zip(0..);
+        let mut heads: Vec<(Rank, usize)> =
+            heads.filter_map(|(rank, number)| Some((rank?, number))).collect();
+        heads.sort_unstable_by(|one, other| other.cmp(one));
+        for (rank, number) in heads {
+            let class = &self.classes[number];
             let fits = |left: &[u64], &(resource, amount): &(usize, u64)| left[resource] >= amount;
             if class.demand.iter().all(|need| fits(&left, need)) {
-                let (_, Reverse(unit)) = class.queue.pop()?;
-                return Some(unit);
+                return Some((rank, number));
             }
             for need in &class.demand {
                 if need.0 != CPU || !fits(&left, need) {

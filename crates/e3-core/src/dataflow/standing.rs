@@ -253,5 +253,5 @@ fn graph_names(workspace: &WorkspaceName, tasks: usize, roots: usize) -> Vec<Ref
 }
 
 fn piece_name(workspace: &WorkspaceName, what: &'static str) -> impl Fn(usize) -> RefName {
-    move |number| RefName::new(&[&"standing", workspace, &what, &format_args!("{number:06}")])
+    move |number| RefName::new(&[&"standing", workspace, &what, &format!("{number:06}")])
 }

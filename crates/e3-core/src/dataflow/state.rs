@@ -365,6 +365,9 @@ impl Dataflow {
         if let Some(start) = self.next_runnable() {
             return Some(start);
         }
+        if !idle && let Some(unit) = self.next_ahead() {
+            return Some(Action::Prepare { unit });
+        }
         if idle && self.backing_off == 0 {
             let complete = self.done == self.graph.len();
             let state = if complete { RunState::Completed } else { RunState::Failed };
@@ -390,6 +393,11 @@ impl Dataflow {
         let unit = self.ready.pop(|unit| matches!(phases[unit.at()], Phase::Runnable(_)))?;
         let Phase::Runnable(because) = self.phases[unit.at()] else { return None };
         Some(Action::Start { unit, attempt: self.attempts[unit.at()] + 1, because })
+    }
+
+    fn next_ahead(&mut self) -> Option<Unit> {
+        let phases = &self.phases;
+        self.ready.next_ahead(|unit| matches!(phases[unit.at()], Phase::Runnable(_)))
     }
 
     /// Whether nothing new is started any more.

@@ -61,6 +61,11 @@ impl Dataflow {
         self.uncached[self.task_of(unit).at()]
     }
 
+    /// Whether a unit is to be executed as soon as there is room for it.
+    pub(super) fn is_runnable(&self, unit: Unit) -> bool {
+        matches!(self.phases[unit.at()], Phase::Runnable(_))
+    }
+
     /// Whether a unit runs on inputs that have changed meanwhile.
     pub fn is_superseded(&self, unit: Unit) -> bool {
         matches!(self.phases[unit.at()], Phase::Superseded(_))

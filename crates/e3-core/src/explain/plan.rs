@@ -154,7 +154,10 @@ impl Planner<'_> {
                     self.tell(unit, EventKind::TaskStarted { task, item, attempt, because });
                 }
                 Action::End { .. } => return Ok(()),
-                Action::Invalidate { .. } | Action::Defer { .. } | Action::CancelRunning => {}
+                Action::Invalidate { .. }
+                | Action::Defer { .. }
+                | Action::Prepare { .. }
+                | Action::CancelRunning => {}
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The seams: what the engine needs from outside. One file each: the trait, its error, its contract.
 
 mod backend;
+mod gate;
 mod lease;
 mod log;
 mod object;
@@ -11,6 +12,7 @@ mod stamp;
 
 pub use self::{
     backend::{StorageBackend, StorageError, Unavailable},
+    gate::Gate,
     lease::{Acquired, Holder, Lease, LeaseError, LeaseMode, LeaseStore, ProcessIdentity},
     log::{LogError, LogStore, LogStream},
     object::{Access, ByteStream, ObjectError, ObjectStore, ObjectStoreExt, Source, StageItem},

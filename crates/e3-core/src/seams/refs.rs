@@ -39,7 +39,7 @@ pub struct RefName(String);
 
 impl RefName {
     /// The name made of `segments`. They must not contain `/`: all are names, hashes or ids, whose grammar forbids it.
-    pub fn new(segments: &[&dyn fmt::Display]) -> Self {
+    pub fn new(segments: &[&(dyn fmt::Display + Sync)]) -> Self {
         use fmt::Write;
         let mut name = String::with_capacity(96);
         for segment in segments {
@@ -153,7 +153,7 @@ pub struct Scan {
 
 impl Scan {
     /// All names that start with `segments` and a `/`.
-    pub fn under(segments: &[&dyn fmt::Display]) -> Self {
+    pub fn under(segments: &[&(dyn fmt::Display + Sync)]) -> Self {
         let prefix = format!("{}/", RefName::new(segments));
         Self { prefix, after: None, reverse: false, limit: usize::MAX }
     }

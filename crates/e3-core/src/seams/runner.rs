@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use e3_types::{ExecutionId, Failure, Hash, ObjectRef, Sandbox, TaskLimits};
 use tokio_util::sync::CancellationToken;
 
-use super::{Lease, RefChange, RefError, StorageBackend};
+use super::{Gate, Lease, RefChange, RefError, StorageBackend};
 
 /// Executes tasks.
 ///
@@ -16,6 +16,8 @@ use super::{Lease, RefChange, RefError, StorageBackend};
 /// * Concurrency: any number of calls at once; limits are the caller's business, or a wrapper's.
 /// * Cancellation: through the options; the call still returns, soon, with `Failure::Cancelled`. A dropped future
 ///   leaves no process behind; its execution may stay recorded as running until somebody finds its owner dead.
+/// * What is asked for ahead of its time waits at its gate: until that is open, a runner may get ready for it, but does
+///   nothing that anybody else could see, and reports nothing unless it is cancelled.
 #[async_trait]
 pub trait TaskRunner: Send + Sync {
     /// Executes the task object `task` on input objects in the task's order, or finds that it was done before.
@@ -47,12 +49,33 @@ pub struct TaskExecuteOptions {
     pub defer_records: bool,
     /// How to stop it.
     pub cancellation: Cancellation,
+    /// What it has to wait for, if it is asked for ahead of its time.
+    pub gate: Option<Gate>,
     /// Told when it uses no more of what it was given room for: what is left is to store what it has made.
     pub released: Option<Released>,
     /// Sees standard output as it comes, beside the log.
     pub stdout: Option<OutputSink>,
     /// Sees standard error as it comes, beside the log.
     pub stderr: Option<OutputSink>,
+}
+
+impl TaskExecuteOptions {
+    /// Whether it is time to execute.
+    pub fn is_time(&self) -> bool {
+        self.gate.as_ref().is_none_or(Gate::is_open)
+    }
+
+    /// Waits until it is time to execute; false if it is cancelled before.
+    pub async fn time_comes(&self) -> bool {
+        match &self.gate {
+            None => true,
+            Some(gate) => tokio::select! {
+                biased;
+                () = self.cancellation.requested() => false,
+                () = gate.opened() => true,
+            },
+        }
+    }
 }
 
 /// Told at most once, by a runner that can tell, and not of a process that has failed. It must not block.

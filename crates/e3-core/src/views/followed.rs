@@ -84,7 +84,7 @@ fn name(workspace: &WorkspaceName) -> RefName {
 }
 
 fn piece_name(workspace: &WorkspaceName) -> impl Fn(usize) -> RefName {
-    move |number| RefName::new(&[&"looks", workspace, &format_args!("{number:06}")])
+    move |number| RefName::new(&[&"looks", workspace, &format!("{number:06}")])
 }
 
 /// The changes that forget it.

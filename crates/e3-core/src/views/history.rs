@@ -56,7 +56,7 @@ pub(crate) fn add(
 }
 
 fn name(workspace: &WorkspaceName, task: &Name, run: RunId, seq: u64) -> RefName {
-    RefName::new(&[&"history", workspace, task, &run, &format_args!("{seq:010}")])
+    RefName::new(&[&"history", workspace, task, &run, &format!("{seq:010}")])
 }
 
 /// The newest entries of a task, newest first; only those before `before`, if given.

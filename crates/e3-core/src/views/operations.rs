@@ -97,7 +97,7 @@ pub(super) fn head_name(workspace: &WorkspaceName) -> RefName {
 }
 
 fn name(workspace: &WorkspaceName, number: u64) -> RefName {
-    RefName::new(&[&"workspaces", workspace, &"operations", &format_args!("{number:010}")])
+    RefName::new(&[&"workspaces", workspace, &"operations", &format!("{number:010}")])
 }
 
 /// The changes that make an operation happen after the head that was read, if that still is the head. The number is

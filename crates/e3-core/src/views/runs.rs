@@ -81,7 +81,7 @@ pub(crate) fn end(record: &RunRecord) -> [RefChange; 2] {
 }
 
 fn events_name(run: RunId, first: u64) -> RefName {
-    RefName::new(&[&"events", &run, &format_args!("{first:010}")])
+    RefName::new(&[&"events", &run, &format!("{first:010}")])
 }
 
 /// The change that records events, which follow each other without a gap.

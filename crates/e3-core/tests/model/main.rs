@@ -208,6 +208,11 @@ impl Run {
                     }
                 }
             }
+            Action::Prepare { unit } => {
+                assert_eq!(self.live.state(unit), UnitState::Pending, "it is to be started later");
+                assert!(!self.live.is_stopping(), "what is not started is not prepared");
+                self.live.key(unit);
+            }
             Action::Start { unit, attempt, because } => {
                 let key = self.live.key(unit);
                 self.check_start(world, unit, &key.1);

@@ -12,15 +12,9 @@ use e3_core::{
     TaskResult, TaskRunner, dataflow_execute,
 };
 use e3_testkit::{Scenario, TaskSketch, task_hash};
-use e3_types::{Hash, TaskPolicy};
+use e3_types::Hash;
 
-use crate::{seconds, sketch};
-
-fn needs(name: &'static str, resources: &[(&str, u64)]) -> TaskSketch {
-    let resources = resources.iter().map(|(name, amount)| (name.parse().unwrap(), *amount)).collect();
-    let policy = TaskPolicy { resources, ..TaskPolicy::default() };
-    TaskSketch { policy, ..TaskSketch::new(name, &["raw"]) }
-}
+use crate::{needs, seconds, sketch};
 
 /// Runs tasks of ten seconds each; returns what ran together at every start, and the wall time in seconds.
 async fn together(tasks: &[TaskSketch], slots: usize, limits: &[(&str, u64)]) -> (Vec<String>, u64) {
@@ -122,6 +116,19 @@ async fn a_limited_runner_executes_only_so_many_at_once_and_stays_a_runner() {
     scenario.runner.respond_by_default(|call| MockResponse::bytes(call.task.to_string()).after(seconds(10)));
     let report = scenario.run().await;
     assert_eq!((report.summary.executed, scenario.runner.most_running()), (5, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_ahead_of_its_time_takes_no_place_of_a_limited_runner() {
+    // `b` is prepared while `a` runs; but then the longer path through `c` comes first.
+    let tasks = sketch(&[("a", &["raw"]), ("b", &["raw"]), ("c", &["a"]), ("d", &["c"])]);
+    let mut scenario = Scenario::new(&tasks).await;
+    scenario.options.slots = NonZeroUsize::MIN;
+    scenario.options.runner =
+        Arc::new(LimitedRunner::new(Arc::clone(&scenario.runner) as _, NonZeroUsize::MIN));
+    scenario.runner.respond_by_default(|call| MockResponse::bytes(call.task.to_string()).after(seconds(10)));
+    let report = tokio::time::timeout(seconds(1000), scenario.run()).await.unwrap();
+    assert_eq!((report.summary.executed, report.summary.wall_ms), (4, 40_000));
 }
 
 #[tokio::test(start_paused = true)]

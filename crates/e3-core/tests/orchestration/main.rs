@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a step of a test that fails ends the test")]
 
+mod ahead;
 mod basics;
 mod faults;
 mod items;
@@ -16,10 +17,17 @@ mod stories;
 use std::{collections::BTreeSet, time::Duration};
 
 use e3_testkit::TaskSketch;
-use e3_types::RunSummary;
+use e3_types::{RunSummary, TaskPolicy};
 
 pub(crate) fn sketch(tasks: &[(&'static str, &'static [&'static str])]) -> Vec<TaskSketch> {
     tasks.iter().map(|(name, inputs)| TaskSketch::new(name, inputs)).collect()
+}
+
+/// A task that reads `raw` and needs so much of what is limited.
+pub(crate) fn needs(name: &'static str, resources: &[(&str, u64)]) -> TaskSketch {
+    let resources = resources.iter().map(|(name, amount)| (name.parse().unwrap(), *amount)).collect();
+    let policy = TaskPolicy { resources, ..TaskPolicy::default() };
+    TaskSketch { policy, ..TaskSketch::new(name, &["raw"]) }
 }
 
 /// `raw` feeds `a`, which feeds `b` and `c`, which `d` joins.

@@ -7,7 +7,8 @@ use super::Fixture;
 
 fn name(text: &str) -> RefName {
     let segments: Vec<&str> = text.split('/').collect();
-    let segments: Vec<&dyn std::fmt::Display> = segments.iter().map(|segment| segment as _).collect();
+    let segments: Vec<&(dyn std::fmt::Display + Sync)> =
+        segments.iter().map(|segment| segment as _).collect();
     RefName::new(&segments)
 }
 

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use e3_core::{ExecutionKey, Released, TaskExecuteOptions, executions};
+use e3_core::{ExecutionKey, Gate, Released, TaskExecuteOptions, executions};
 use e3_types::{ExecutionState, Failure, Timestamp};
 
 use super::RunnerFixture;
@@ -60,6 +60,46 @@ pub async fn room_is_given_back_at_most_once_and_not_by_a_failure(fixture: &Runn
         assert_eq!(result.outcome.is_ok(), at_most == 1);
         assert!(told.load(Ordering::Relaxed) <= at_most);
     }
+}
+
+/// What is asked for ahead of its time is executed when its gate is opened, and not before.
+pub async fn nothing_is_executed_before_its_gate_is_open(fixture: &RunnerFixture) {
+    let RunnerFixture { runner, storage, succeeding, .. } = fixture;
+    let (gate, key) = (Gate::default(), ExecutionKey::new(*succeeding, &[]));
+    let options = TaskExecuteOptions { gate: Some(gate.clone()), ..TaskExecuteOptions::default() };
+    let open_later = async {
+        // It has every chance to go too far.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((fixture.executions)(), 0);
+        assert_eq!(executions::latest(&**storage, &key).await.unwrap(), None);
+        gate.open();
+    };
+    let (result, ()) = futures::join!(runner.execute(&**storage, *succeeding, &[], options), open_later);
+    assert!(result.outcome.is_ok() && !result.cached);
+    assert_eq!((fixture.executions)(), 1);
+}
+
+/// What is cancelled before its gate is open leaves nothing, and can be asked for again.
+pub async fn what_is_cancelled_before_its_gate_is_open_was_never_there(fixture: &RunnerFixture) {
+    let RunnerFixture { runner, storage, succeeding, .. } = fixture;
+    for polite in [true, false] {
+        let options = TaskExecuteOptions { gate: Some(Gate::default()), ..TaskExecuteOptions::default() };
+        let cancellation = options.cancellation.clone();
+        let cancel = async {
+            tokio::task::yield_now().await;
+            if polite { cancellation.stop.cancel() } else { cancellation.kill.cancel() }
+        };
+        let (result, ()) = futures::join!(runner.execute(&**storage, *succeeding, &[], options), cancel);
+        assert_eq!((result.outcome, result.execution), (Err(Failure::Cancelled), None));
+    }
+    assert_eq!((fixture.executions)(), 0);
+    let key = ExecutionKey::new(*succeeding, &[]);
+    assert_eq!(executions::latest(&**storage, &key).await.unwrap(), None);
+    assert!(
+        runner.execute(&**storage, *succeeding, &[], TaskExecuteOptions::default()).await.outcome.is_ok()
+    );
 }
 
 /// With `force` a known result is made again.

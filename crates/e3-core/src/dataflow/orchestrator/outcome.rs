@@ -227,6 +227,7 @@ impl Orchestrator<'_> {
     }
 
     pub(super) async fn end(&mut self, state: RunState, settles: bool) -> Result<RunReport, DataflowError> {
+        self.forgo_all().await;
         // Only waits for a next attempt can be left.
         self.work.shutdown().await;
         let now = self.options.clock.now();

@@ -166,7 +166,10 @@ impl Orchestrator<'_> {
     /// What a unit waited for is there.
     fn go_on(&mut self, who: Waiter) {
         match who {
-            Waiter::Running { unit, attempt } => self.execute(unit, attempt),
+            Waiter::Running { unit, attempt } => {
+                let cancellation = self.execute(unit, attempt, None);
+                self.follow(unit, cancellation);
+            }
             Waiter::Repairing { unit } => self.execute_again(unit),
         }
     }
