@@ -73,22 +73,24 @@ def write_e3(folder, graph, task, shell):
     lines = ["[package]", 'name = "bench"', "[inputs]"]
     lines += [f'{name} = {{ file = "{name}" }}' for name in sources(graph)]
     for number, (name, inputs) in enumerate(graph):
-        words = [str(task), "{output}", *[f"{{{name}}}" for name in inputs]]
+        words = [str(task), name, "{output}", *[f"{{{name}}}" for name in inputs]]
         command = '"' + " ".join(words) + '"' if shell else "[" + ", ".join(f'"{word}"' for word in words) + "]"
         lines += [f"[tasks.{name}]", f"command = {command}"]
-        if inputs == ["src0"]:
-            # What is told apart by its inputs alone would be one task.
-            lines.append(f'env = {{ N = "{number}" }}')
+        if number == 0:
+            # To be changed without a change of what the task makes.
+            lines.append('env = { N = "0" }')
     (folder / "e3.toml").write_text("\n".join(lines) + "\n")
 
 
 def write_ninja(folder, graph, task):
     path = lambda name: name if name.startswith("src") else f"n/{name}"
-    lines = ["rule t", f"  command = {task} $out $in", "  restat = 1"]
+    lines = ["rule t", f"  command = {task} $seed $out $in", "  restat = 1"]
     # The first task has a variable, as with e3, so that it can be executed again and come to the same.
-    lines += ["rule first", f'  command = N="0" {task} $out $in', "  restat = 1"]
+    lines += ["rule first", f'  command = N="0" {task} $seed $out $in', "  restat = 1"]
     rules = ["first"] + ["t"] * (len(graph) - 1)
-    lines += [f"build n/{name}: {rule} {' '.join(map(path, inputs))}" for rule, (name, inputs) in zip(rules, graph)]
+    lines += [
+        f"build n/{name}: {rule} {' '.join(map(path, inputs))}\n  seed = {name}" for rule, (name, inputs) in zip(rules, graph)
+    ]
     (folder / "build.ninja").write_text("\n".join(lines) + "\n")
 
 
@@ -96,7 +98,7 @@ def write_make(folder, graph, task):
     (folder / "m").mkdir(exist_ok=True)
     path = lambda name: name if name.startswith("src") else f"m/{name}"
     lines = ["all: " + " ".join(f"m/{name}" for name, _ in graph)]
-    lines += [f"m/{name}: {' '.join(map(path, inputs))}\n\t{task} $@ $^" for name, inputs in graph]
+    lines += [f"m/{name}: {' '.join(map(path, inputs))}\n\t{task} {name} $@ $^" for name, inputs in graph]
     (folder / "Makefile").write_text("\n".join(lines) + "\n")
 
 

@@ -19,7 +19,7 @@ static void *work(void *number) {
     char output[64];
     snprintf(output, sizeof output, "floor.out.%ld", (long)number);
     while (atomic_fetch_add(&next, 1) < count) {
-        char *words[] = {task, output, input, NULL};
+        char *words[] = {task, "seed", output, input, NULL};
         pid_t pid;
         int status;
         if (posix_spawn(&pid, task, NULL, NULL, words, environ) != 0 || waitpid(pid, &status, 0) != pid || status != 0)

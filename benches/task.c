@@ -1,6 +1,7 @@
-/* A task that costs as little as a task can: reads its inputs, writes one small file that depends on them.
+/* A task that costs as little as a task can: reads its inputs, writes one small file that depends on them and on a
+ * seed, so that no two tasks make the same.
  *
- *     task OUTPUT INPUT...
+ *     task SEED OUTPUT INPUT...
  *
  * Without a C library, so that starting it is all that is measured:
  *     cc -O2 -static -nostdlib -fno-stack-protector -o task task.c        (Linux, x86-64)
@@ -32,14 +33,15 @@ static char bytes[4096];
 
 static int work(int count, char **words) {
     unsigned long mixed = 5381;
-    for (int at = 2; at < count; at++) {
+    for (const char *seed = words[1]; *seed; seed++) mixed = mixed * 33 ^ (unsigned char)*seed;
+    for (int at = 3; at < count; at++) {
         long file = open(words[at], O_RDONLY, 0), size;
         if (file < 0) return 1;
         while ((size = read(file, bytes, sizeof bytes)) > 0)
             for (long place = 0; place < size; place++) mixed = mixed * 33 ^ (unsigned char)bytes[place];
         close(file);
     }
-    long file = open(words[1], O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    long file = open(words[2], O_WRONLY | O_CREAT | O_TRUNC, 0644);
     if (file < 0) return 2;
     for (int digit = 0; digit < 16; digit++, mixed <<= 4) bytes[digit] = "0123456789abcdef"[mixed >> 60];
     bytes[16] = '\n';
