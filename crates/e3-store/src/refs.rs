@@ -82,6 +82,16 @@ impl LocalRefs {
         Ok(found.into_iter().filter(|line| line != "ok").collect())
     }
 
+    /// Moves what has been written from the journal of the database to the database itself, as far as nobody is in the way.
+    pub(crate) async fn checkpoint(&self) -> Result<(), Unavailable> {
+        let (readers, doing) = (Arc::clone(&self.readers), "checkpointing the database");
+        let checkpoint = move |connection: &mut Connection| {
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        };
+        let done = tokio::task::spawn_blocking(move || readers.with(doing, checkpoint)).await;
+        done.map_err(|error| Unavailable::new(doing, error))?
+    }
+
     async fn reading<T: Send + 'static>(
         &self,
         is_quick: bool,

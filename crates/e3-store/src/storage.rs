@@ -215,9 +215,13 @@ impl StorageBackend for LocalStorage {
     async fn sync(&self) -> Result<(), StorageError> {
         let root = self.root.clone();
         let doing = format!("writing `{}` to disk", root.display());
-        let done = tokio::task::spawn_blocking(move || sync_file_system(&root)).await;
+        // What would be done when the repository is closed costs no time while the disk is waited for.
+        let checkpoint = self.refs.checkpoint();
+        let (done, moved) =
+            tokio::join!(tokio::task::spawn_blocking(move || sync_file_system(&root)), checkpoint);
         let failed = |error: io::Error| Unavailable::new(doing.clone(), error);
-        Ok(done.map_err(|error| Unavailable::new(doing.clone(), error))?.map_err(failed)?)
+        done.map_err(|error| Unavailable::new(doing.clone(), error))?.map_err(failed)?;
+        Ok(moved?)
     }
 }
 

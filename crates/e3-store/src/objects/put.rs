@@ -10,10 +10,15 @@ use std::{
 use bytes::Bytes;
 use e3_core::{ObjectError, Source, Unavailable};
 use e3_types::{Hasher, ObjectRef};
+#[cfg(target_os = "linux")]
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 
 use super::{CHUNK, Inner, failed, small::small_bytes};
 use crate::{
-    files::with_parent,
+    files::{is_missing, with_parent},
     integrity::{PLAIN, hash_file, is_sealed, open_in_any_mode, seal},
 };
 
@@ -115,6 +120,10 @@ impl Inner {
     /// Moves a finished, sealed file to its place. If the object is there already, the file is removed.
     fn keep(&self, from: &Path, object: ObjectRef) -> Result<(), ObjectError> {
         let to = self.path(&object.hash);
+        match with_parent(&to, || rename_to_new(from, &to)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map_err(|error| failed("storing", &to, error)),
+        }
         if self.file_size(&object.hash)? == Some(object.size) {
             return fs::remove_file(from).map_err(|error| failed("removing", from, error));
         }
@@ -131,6 +140,21 @@ impl Inner {
             Some(bytes) => Ok(Taken::Small(ObjectRef::of(&bytes), bytes)),
             None => self.put(source).map(Taken::Kept),
         }
+    }
+}
+
+/// Renames a file, unless there is one of that name. Where the system cannot say so at once, it is looked at before.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // This file system does not know how.
+        Err(Errno::INVAL | Errno::NOSYS) => {}
+        other => return Ok(other?),
+    }
+    match fs::symlink_metadata(to) {
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(error) if is_missing(&error) => fs::rename(from, to),
+        Err(error) => Err(error),
     }
 }
 
