@@ -24,6 +24,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    e3_process::share_memory();
     let kept = e3_process::keep_files();
     if let Some(code) = helper() {
         return code;
@@ -75,12 +76,7 @@ fn run(cli: Cli) -> error::Result<Exit> {
         .enable_all()
         .build()
         .map_err(|error| CliError::environment("starting the runtime", error))?;
-    // On one of the runtime's own threads: what a task has to say to the loop of the run is heard there without waking another.
-    let command = runtime.spawn(async move { commands::dispatch(&context, cli.command).await });
-    match runtime.block_on(command) {
-        Ok(exit) => exit,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    runtime.block_on(commands::dispatch(&context, cli.command))
 }
 
 fn report(console: Console, error: &CliError) {

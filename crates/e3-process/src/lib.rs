@@ -20,6 +20,7 @@ mod found;
 #[cfg(target_os = "linux")]
 mod hide;
 mod launch;
+mod memory;
 mod outlet;
 mod run;
 #[cfg(target_os = "linux")]
@@ -39,6 +40,7 @@ pub use confine::{Confinement, LAUNCH, Sandbox};
 pub use files::keep_files;
 pub use found::end_processes_in;
 pub use launch::launch;
+pub use memory::share_memory;
 pub use run::{Command, Ended, Exit, Output, RunError, Stop, run};
 pub use supervisor::{Supervisor, WATCHDOG, watch};
 pub use wait::Usage;

@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How much of the database a connection keeps in memory at most, in KiB.
 const CACHE_KIB: i64 = 8 << 10;
+/// The same of one that only reads: what it has read is worth nothing after the next write of the other one.
+const READING_CACHE_KIB: i64 = 1 << 10;
 
 /// How often the mode of a new database is asked for: others may be faster, each of them once.
 const TRIES: usize = 100;
@@ -39,7 +41,7 @@ const TRIES: usize = 100;
 /// Opens the database of a repository; `create` makes one where there is none.
 pub(crate) fn open(path: &Path, create: bool) -> Result<Connection, OpenError> {
     let failed = |source| OpenError::Database { path: path.to_owned(), source };
-    let mut connection = connect(path, create).map_err(failed)?;
+    let mut connection = connect(path, create, CACHE_KIB).map_err(failed)?;
     // In a transaction: another process may just be making the tables.
     let reading = connection.transaction().map_err(failed)?;
     let format = format_of(&reading, path)?;
@@ -76,7 +78,7 @@ fn format_of(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
     Ok(format)
 }
 
-fn connect(path: &Path, create: bool) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, create: bool, cache_kib: i64) -> rusqlite::Result<Connection> {
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
     let mut connection = Connection::open_with_flags(path, flags)?;
@@ -87,7 +89,7 @@ fn connect(path: &Path, create: bool) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     // In pages of 4 KiB. Each checkpoint waits for the disk; records that change often are written back once in it.
     connection.pragma_update(None, "wal_autocheckpoint", 8000)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
@@ -146,7 +148,7 @@ impl Readers {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => Ok(connection),
-            None => connect(&self.path, false),
+            None => connect(&self.path, false, READING_CACHE_KIB),
         };
         let mut connection = connection.map_err(|error| unavailable("opening", &self.path, error))?;
         let value = read(&mut connection).map_err(|error| unavailable(doing, &self.path, error))?;

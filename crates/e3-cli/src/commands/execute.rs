@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
+    panic::resume_unwind,
     sync::Arc,
 };
 
@@ -14,6 +15,8 @@ use e3_core::{
 use e3_pipeline::{RunSettings, most_similar};
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, ErrorClass, ExecutionId, Failure, Name, ObjectRef, Package, RunState};
+
+use tokio::task::JoinSet;
 
 use crate::{
     args::{ExecuteArgs, Limit, Progress, SelectArgs},
@@ -88,16 +91,20 @@ pub(crate) async fn execute(
         let kept = kept_scratch(&storage);
         context.console.note(&format!("scratch folders are kept in {}, by execution", kept.display()));
     }
-    let work = Box::pin(dataflow_execute_held(Arc::clone(&storage) as _, lease, options));
-    let (report, interrupted) = interrupts.guard(context.console, &cancellation, work).await;
-    let report = match report {
-        Ok(report) => report,
-        Err(error) => {
-            let record = workspaces::find(&*storage, lease.workspace()).await?;
-            let package = packages::load(&*storage, record.package).await?;
-            return Err(no_match_in(&package, error));
-        }
-    };
+    let (repository, held) = (Arc::clone(&storage) as _, lease.clone());
+    // On a thread of the runtime: what a task says to the loop is heard there without another thread waking.
+    let mut run = JoinSet::new();
+    run.spawn(async move { Box::pin(dataflow_execute_held(repository, &held, options)).await });
+    let (ended, interrupted) = interrupts.guard(context.console, &cancellation, run.join_next()).await;
+    let report =
+        match ended.expect("one was spawned").unwrap_or_else(|error| resume_unwind(error.into_panic())) {
+            Ok(report) => report,
+            Err(error) => {
+                let record = workspaces::find(&*storage, lease.workspace()).await?;
+                let package = packages::load(&*storage, record.package).await?;
+                return Err(no_match_in(&package, error));
+            }
+        };
     let view = screen.finish()?;
     Ok(Finished { report, view, interrupted })
 }

@@ -1,9 +1,10 @@
 //! `e3 run` and `e3 start`: the everyday command, and the part of it that only executes.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use e3_core::{
@@ -105,7 +106,7 @@ pub(crate) struct Round<'a> {
     pub(crate) folder: PathBuf,
     pub(crate) storage: Arc<LocalStorage>,
     /// What has been said, so that a later round does not say it again.
-    told: Mutex<BTreeSet<String>>,
+    told: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Round<'a> {
@@ -115,7 +116,7 @@ impl<'a> Round<'a> {
         folder: PathBuf,
         storage: Arc<LocalStorage>,
     ) -> Self {
-        Self { context, args, folder, storage, told: Mutex::default() }
+        Self { context, args, folder, storage, told: RefCell::default() }
     }
 
     pub(crate) async fn read(&self) -> Result<Prepared> {
@@ -208,7 +209,7 @@ impl<'a> Round<'a> {
 
     /// Says something, once.
     fn note(&self, text: String) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.borrow_mut();
         if !told.contains(&text) {
             self.context.console.note(&text);
             told.insert(text);

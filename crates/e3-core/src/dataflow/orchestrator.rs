@@ -4,12 +4,7 @@ mod ahead;
 mod outcome;
 mod repair;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use e3_types::{
     ErrorClass, Event, EventKind, Failure, Kind, Name, ObjectRef, RunReason, RunState, SkipReason,
@@ -62,9 +57,9 @@ pub(super) struct Orchestrator<'a> {
     waits: HashMap<Unit, u64>,
     /// The kinds of the outputs of tasks that run once per entry.
     item_outputs: HashMap<TaskIndex, Kind>,
-    /// How long the tasks took that were executed in this run, by name, and how long each took the last time, by number; in
+    /// How long the tasks took that were executed in this run, and how long each took the last time, by number; in
     /// milliseconds.
-    durations: BTreeMap<Name, u64>,
+    durations: Vec<Option<u64>>,
     took: Vec<u64>,
     /// Whether an object turned out to be missing that was taken to be there.
     distrusts: bool,
@@ -121,7 +116,7 @@ impl<'a> Orchestrator<'a> {
             each: HashMap::new(),
             waits: HashMap::new(),
             item_outputs: HashMap::new(),
-            durations: BTreeMap::new(),
+            durations: vec![None; took.len()],
             took,
             distrusts: false,
             failures: Vec::new(),

@@ -1,6 +1,9 @@
 //! Workspaces: `workspaces/WORKSPACE/deployed` is the package that is deployed there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use e3_types::{DatasetPath, ErrorClass, Hash, ObjectRef, Package, Timestamp, WorkspaceName};
 use serde::{Deserialize, Serialize};
@@ -65,12 +68,13 @@ impl WorkspaceError {
     }
 }
 
-/// The right to deploy into a workspace and to run it. There is at most one holder at a time.
-#[derive(Debug)]
+/// The right to deploy into a workspace and to run it. There is at most one holder at a time; who has it may share it, and it
+/// is given back with the last share.
+#[derive(Debug, Clone)]
 pub struct WorkspaceLease {
     workspace: WorkspaceName,
     holder: Holder,
-    _lease: Lease,
+    _lease: Arc<Lease>,
 }
 
 impl WorkspaceLease {
@@ -83,7 +87,8 @@ impl WorkspaceLease {
         let acquired = storage.leases().acquire(&resource(workspace), LeaseMode::Exclusive, holder).await;
         match acquired.map_err(StorageError::from)? {
             Acquired::Lease(lease) => {
-                Ok(Self { workspace: workspace.clone(), holder: holder.clone(), _lease: lease })
+                let (workspace, holder) = (workspace.clone(), holder.clone());
+                Ok(Self { workspace, holder, _lease: Arc::new(lease) })
             }
             Acquired::Held(holders) => Err(WorkspaceError::Held { workspace: workspace.clone(), holders }),
         }

@@ -145,7 +145,7 @@ impl Orchestrator<'_> {
         }
         if !cached && execution.is_some() {
             self.executed_ms += took_ms;
-            self.durations.insert(task.clone(), took_ms);
+            self.durations[self.flow.task_of(unit).at()] = Some(took_ms);
         }
         let event =
             EventKind::TaskCompleted { task, item, execution, output, cached, because, took_ms, superseded };
@@ -237,7 +237,9 @@ impl Orchestrator<'_> {
         self.record.summary = Some(summary);
         let mut changes = runs::end(self.record).to_vec();
         if summary.executed > 0 {
-            let (workspace, took) = (&self.record.workspace, std::mem::take(&mut self.durations));
+            let took =
+                self.graph.indices().filter_map(|task| Some((self.name(task), self.durations[task.at()]?)));
+            let (workspace, took) = (&self.record.workspace, took.collect());
             let recorded = history::record_durations(&**self.storage, workspace, took).await;
             changes.extend(recorded.map_err(|error| self.interrupted(error))?);
         }
