@@ -29,7 +29,7 @@ impl ExecutionKey {
             if position > 0 {
                 hasher.update(b"\0");
             }
-            hasher.update(input.to_string().as_bytes());
+            hasher.update(&input.hex());
         }
         Self { task, inputs: hasher.finish() }
     }

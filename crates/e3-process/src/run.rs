@@ -1,6 +1,7 @@
 //! `run`: one process from start to end.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     io,
@@ -47,10 +48,10 @@ pub struct Command {
 
 impl Command {
     /// The program and the arguments that are started: its own, or those of the launcher.
-    pub(crate) fn to_start(&self) -> io::Result<(PathBuf, Vec<OsString>)> {
+    pub(crate) fn to_start(&self) -> io::Result<(PathBuf, Cow<'_, [OsString]>)> {
         let program = self.find_program()?;
         if self.confinement.is_none() {
-            return Ok((program, self.arguments.clone()));
+            return Ok((program, Cow::Borrowed(&self.arguments)));
         }
         let launcher = self.launcher.clone().ok_or_else(|| {
             io::Error::new(io::ErrorKind::Unsupported, "there is no launcher that could confine a process")
@@ -61,7 +62,7 @@ impl Command {
             program: program.into(),
             arguments: self.arguments.clone(),
         };
-        Ok((launcher, launch.to_arguments()))
+        Ok((launcher, Cow::Owned(launch.to_arguments())))
     }
 
     fn complaint_file(&self) -> PathBuf {

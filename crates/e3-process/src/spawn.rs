@@ -8,9 +8,10 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    ffi::{CString, OsStr, OsString},
+    ffi::{OsStr, OsString},
     io,
     mem::MaybeUninit,
+    ops::Range,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
@@ -64,25 +65,27 @@ pub(crate) fn start(
     environment: &BTreeMap<OsString, OsString>,
     folder: &Path,
 ) -> io::Result<Started> {
-    let program = text([program.as_os_str()])?;
-    let words: Vec<CString> =
-        arguments.iter().map(|word| text([word.as_os_str()])).collect::<io::Result<_>>()?;
-    let variables: Vec<CString> = environment
-        .iter()
-        .map(|(name, value)| text([name, OsStr::new("="), value]))
-        .collect::<io::Result<_>>()?;
-    let folder = text([folder.as_os_str()])?;
-    let arguments = pointers(std::iter::once(&program).chain(&words));
-    let environment = pointers(&variables);
+    let mut texts = Texts::default();
+    let folder = texts.add(&[folder.as_os_str()])?;
+    let program = texts.add(&[program.as_os_str()])?;
+    for word in arguments {
+        texts.add(&[word])?;
+    }
+    let after_words = texts.starts.len();
+    for (name, value) in environment {
+        texts.add(&[name, OsStr::new("="), value])?;
+    }
+    let arguments = texts.list(program..after_words);
+    let environment = texts.list(after_words..texts.starts.len());
     let nothing = nothing()?;
     // None of these is one of the three standard streams: the standard library sees to it that those are open.
     let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
     let plan = Plan {
-        program: program.as_ptr(),
+        program: texts.get(program),
         arguments: arguments.as_ptr(),
         environment: environment.as_ptr(),
-        folder: folder.as_ptr(),
+        folder: texts.get(folder),
         streams: [nothing.as_raw_fd(), their_stdout.as_raw_fd(), their_stderr.as_raw_fd()],
         error: AtomicI32::new(0),
     };
@@ -188,21 +191,38 @@ unsafe fn unblock_signals() -> bool {
     }
 }
 
-/// The pieces as one text of C.
-fn text<const N: usize>(pieces: [&OsStr; N]) -> io::Result<CString> {
-    let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum::<usize>() + 1);
-    for piece in pieces {
-        bytes.extend_from_slice(piece.as_bytes());
-    }
-    CString::new(bytes).map_err(|_| {
-        let message = "a NUL byte in the command, the environment or the folder";
-        io::Error::new(io::ErrorKind::InvalidInput, message)
-    })
+/// Texts as C has them, each of which ends with a NUL byte; all in one piece, as there are dozens for a process.
+#[derive(Default)]
+struct Texts {
+    bytes: Vec<u8>,
+    /// Where each begins.
+    starts: Vec<usize>,
 }
 
-/// A list as C has it, which ends with a null pointer.
-fn pointers<'a>(texts: impl IntoIterator<Item = &'a CString>) -> Vec<*const c_char> {
-    texts.into_iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
+impl Texts {
+    /// Adds the pieces as one text; returns its number.
+    fn add(&mut self, pieces: &[&OsStr]) -> io::Result<usize> {
+        if pieces.iter().any(|piece| piece.as_bytes().contains(&0)) {
+            let message = "a NUL byte in the command, the environment or the folder";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        self.starts.push(self.bytes.len());
+        for piece in pieces {
+            self.bytes.extend_from_slice(piece.as_bytes());
+        }
+        self.bytes.push(0);
+        Ok(self.starts.len() - 1)
+    }
+
+    /// One of them; not for longer than until the next is added.
+    fn get(&self, number: usize) -> *const c_char {
+        self.bytes[self.starts[number]..].as_ptr().cast()
+    }
+
+    /// Some of them as a list of C, which ends with a null pointer; for as long as each of them.
+    fn list(&self, some: Range<usize>) -> Vec<*const c_char> {
+        some.map(|number| self.get(number)).chain([ptr::null()]).collect()
+    }
 }
 
 /// An input that is empty, opened once.

@@ -37,7 +37,8 @@ impl Hash {
         self.to_string()[..10].to_owned()
     }
 
-    fn hex(&self) -> [u8; 64] {
+    /// The digits, in ASCII.
+    pub fn hex(&self) -> [u8; 64] {
         let mut text = [0; 64];
         for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
             pair[0] = DIGITS[usize::from(byte >> 4)];

@@ -25,6 +25,9 @@ pub enum Piece {
 impl Template {
     /// Reads a template. Every text is one.
     pub fn parse(text: &str) -> Self {
+        if !text.contains('{') && !text.is_empty() {
+            return Self(vec![Piece::Text(text.to_owned())]);
+        }
         let mut pieces = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
