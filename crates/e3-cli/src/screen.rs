@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use e3_console::{Plain, View};
+use e3_console::View;
 use e3_core::EventSink;
 use e3_types::Event;
 
@@ -25,7 +25,6 @@ pub(crate) struct Screen {
 
 struct State {
     view: View,
-    plain: Plain,
     file: Option<Box<dyn Write + Send>>,
     failed: Option<io::Error>,
 }
@@ -44,7 +43,7 @@ impl Screen {
                 CliError::environment(format!("making the event file `{}`", path.display()), error)
             })?)),
         };
-        let state = State { view: View::default(), plain: Plain::default(), file, failed: None };
+        let state = State { view: View::default(), file, failed: None };
         Ok(Self { console, lines, state: Mutex::new(state) })
     }
 
@@ -65,11 +64,12 @@ impl Screen {
 impl EventSink for Screen {
     fn emit(&self, event: &Event) {
         let mut state = self.state();
-        state.view.apply(event);
-        if let Some(line) = state.plain.line(event)
-            && self.lines
-        {
-            self.console.note(&line);
+        if self.lines {
+            if let Some(line) = state.view.line(event) {
+                self.console.note(&line);
+            }
+        } else {
+            state.view.apply(event);
         }
         if let Some(file) = &mut state.file {
             let written = serde_json::to_string(event)

@@ -9,6 +9,5 @@ mod report;
 mod view;
 
 pub use duration::human_duration;
-pub use plain::Plain;
 pub use report::{FailureReport, FailureSummary, RunDocument, error_line, failures, reason_text, totals};
 pub use view::{Place, View};

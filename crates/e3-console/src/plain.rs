@@ -12,16 +12,10 @@ const KNOWN: Style = AnsiColor::Cyan.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const MILD: Style = AnsiColor::Yellow.on_default();
 
-/// Renders events as lines.
-#[derive(Debug, Default)]
-pub struct Plain {
-    view: View,
-}
-
-impl Plain {
-    /// The line for an event, without an end of line, if the event is worth one.
+impl View {
+    /// Takes in the next event, and returns the line for it, without an end of line, if it is worth one.
     pub fn line(&mut self, event: &Event) -> Option<String> {
-        self.view.apply(event);
+        self.apply(event);
         match &event.kind {
             EventKind::TaskCompleted { task, item, superseded: true, .. }
             | EventKind::TaskFailed { task, item, superseded: true, .. } => {
@@ -89,7 +83,7 @@ impl Plain {
     }
 
     fn line_of(&self, style: Style, word: &str, text: &str) -> String {
-        let View { over, total, .. } = self.view;
+        let View { over, total, .. } = self;
         let width = total.to_string().len();
         format!("[{over:>width$}/{total}] {style}{word:<7}{style:#} {text}")
     }
@@ -140,10 +134,10 @@ mod tests {
             EventKind::TaskSkipped { task: name("d"), because: SkipReason::Failed { task: name("c") } },
             EventKind::RunEnded { state: RunState::Failed, summary: RunSummary::default() },
         ];
-        let mut plain = Plain::default();
+        let mut view = View::default();
         let lines: Vec<_> = (0_u64..)
             .zip(kinds)
-            .filter_map(|(seq, kind)| plain.line(&Event { seq, at: Timestamp::default(), kind }))
+            .filter_map(|(seq, kind)| view.line(&Event { seq, at: Timestamp::default(), kind }))
             .map(|line| strip(&line))
             .collect();
         assert_eq!(

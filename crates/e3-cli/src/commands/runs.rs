@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e3_console::{Plain, human_duration, totals};
+use e3_console::{View, human_duration, totals};
 use e3_core::{EventCursor, RunOptions, RunRecord, StorageBackend, runs};
 use e3_types::{Event, RunId, RunState, RunSummary, Timestamp, WorkspaceName};
 use serde::Serialize;
@@ -79,9 +79,9 @@ async fn show_run(context: &Context, run: RunId) -> Result<Exit> {
         text += &format!(", forced {}", force.join(" "));
     }
     text += "\n\n";
-    let mut plain = Plain::default();
+    let mut view = View::default();
     for event in &events {
-        if let Some(line) = plain.line(event) {
+        if let Some(line) = view.line(event) {
             text += &format!("{}  {line}\n", format::time(event.at));
         }
     }
@@ -103,7 +103,7 @@ async fn follow(context: &Context, run: Option<RunId>) -> Result<Exit> {
         last.ok_or_else(nothing)?.run
     };
     let mut cursor = EventCursor::default();
-    let mut plain = Plain::default();
+    let mut view = View::default();
     loop {
         // Asked before reading, so that what is written before the end is not missed.
         let record = find(context, &*storage, run).await?;
@@ -115,7 +115,7 @@ async fn follow(context: &Context, run: Option<RunId>) -> Result<Exit> {
             for event in &events {
                 if context.console.json {
                     context.console.line(event)?;
-                } else if let Some(line) = plain.line(event) {
+                } else if let Some(line) = view.line(event) {
                     context.console.result(&format!("{line}\n"))?;
                 }
             }
