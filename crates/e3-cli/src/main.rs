@@ -24,7 +24,6 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    e3_process::share_memory();
     let kept = e3_process::keep_files();
     if let Some(code) = helper() {
         return code;

@@ -9,7 +9,7 @@ use std::{
 
 use e3_console::View;
 use e3_core::EventSink;
-use e3_types::Event;
+use e3_types::{Event, EventKind};
 
 use crate::{
     console::Console,
@@ -63,6 +63,10 @@ impl Screen {
 
 impl EventSink for Screen {
     fn emit(&self, event: &Event) {
+        if matches!(event.kind, EventKind::RunStarted { .. }) {
+            // What was needed to read the package is not needed any more, and is in the way of the run.
+            e3_process::give_memory_back();
+        }
         let mut state = self.state();
         if self.lines {
             if let Some(line) = state.view.line(event) {

@@ -1,15 +1,13 @@
-//! How the memory of this process is divided among its threads.
+//! The memory of this process.
 
-/// Has all threads but the first take memory from one arena. To be called before there are others.
-///
-/// The C library of GNU gives each thread an arena of its own, and what is freed in one is lost for the others: a program that
-/// reads a lot in one thread and then works in another holds twice what it needs. See `mallopt(3)`. Others have no arenas.
-pub fn share_memory() {
+/// Gives back to the system what was freed, as far as it is whole pages. The allocator of the GNU C library keeps what was freed
+/// below something that is still used, and has an arena for each thread: what was needed to read something large in one thread is
+/// lost for the others. See `malloc_trim(3)`. Elsewhere this does nothing.
+pub fn give_memory_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         #[expect(unsafe_code, reason = "neither std nor rustix has this call")]
-        // SAFETY: it sets a number that is read when a thread first takes memory.
-        let is_set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
-        debug_assert_eq!(is_set, 1, "two arenas are as good as any");
+        // SAFETY: nothing that is in use is touched.
+        let _was_any = unsafe { libc::malloc_trim(0) };
     }
 }
