@@ -120,8 +120,8 @@ pub struct Usage {
     pub peak_memory: Option<u64>,
 }
 
-/// Executes once, when it is time to: waits for another execution of the same key if there is one, answers from the cache if it can, and
-/// otherwise calls `body` and records what came of it.
+/// Executes once, when it is time to: waits for another execution of the same key if there is one, answers from the cache if
+/// it can, and otherwise calls `body` and records what came of it.
 ///
 /// Everything that is not the work itself is here: identity, lookup, the lease on the key, the record.
 pub async fn perform<Body, Work>(

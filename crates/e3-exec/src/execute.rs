@@ -166,9 +166,6 @@ impl Job<'_> {
         let changed = guard::altered(self.storage, changed, gone).await.map_err(|error| {
             Stopped::error(error.class(), format!("looking at objects that a task may have changed: {error}"))
         })?;
-        if !changed.is_empty() {
-            self.workshop.scratches.found_a_culprit();
-        }
         let ended = ended?;
         scratch.retire(ended.unexplained || ended.leaked || !ended.strays.is_empty());
         outcome.usage = usage_of(&ended);

@@ -11,7 +11,7 @@ use crate::{
     command::{self, ToStart, Words},
     environment,
     execute::{Stopped, Workshop, blocking},
-    scratch::Scratch,
+    scratch::{MANY, Scratch},
     stage::{StagedFile, stage_inputs},
 };
 
@@ -37,16 +37,14 @@ pub(crate) struct Prepared {
     pub(crate) command: Command,
     /// What to start if that cannot be started.
     pub(crate) otherwise: Option<Words>,
-    /// How many tasks had been found to have changed what was staged, before this was.
-    culprits: u64,
 }
 
 impl Job<'_> {
-    /// Prepares it ahead of its time, if nothing has to be copied for that: the room on a disk is for what runs. A failure is
-    /// none yet, for what is missing now may be there in time.
+    /// Prepares it ahead of its time, if that takes a moment and next to no room on the disk: if its inputs are some files that
+    /// it only reads. A failure is none yet, for what is missing now may be there in time.
     pub(crate) async fn prepare_ahead(&self) -> Option<Prepared> {
         let task = packages::load_task(self.storage, self.task).await.ok()?;
-        if task.inputs.iter().any(|input| input.writable) {
+        if task.inputs.len() >= MANY || !task.inputs.iter().all(|input| name_of_a_link(input).is_some()) {
             return None;
         }
         self.prepare_with(task, None).await.ok()
@@ -59,7 +57,9 @@ impl Job<'_> {
         execution: ExecutionId,
     ) -> Result<Prepared, Stopped> {
         if let Some(ahead) = ahead {
-            if ahead.culprits == self.workshop.scratches.culprits() {
+            // Another task may have done something to them, also one of another process.
+            if ahead.staged.iter().all(|file| file.was_changed().is_ok_and(|changed| changed == Some(false)))
+            {
                 return Ok(ahead);
             }
             self.clear(ahead.scratch, None).await;
@@ -80,14 +80,13 @@ impl Job<'_> {
             return Err(Stopped::error(ErrorClass::Internal, message));
         }
         let scratches = &self.workshop.scratches;
-        let culprits = scratches.culprits();
         let mut scratch = scratches.take_for(self.task, self.inputs.len()).map_err(|error| {
             let doing = format!("making a scratch folder in `{}`", scratches.folder().display());
             Unavailable::new(doing, error)
         })?;
         match self.furnish(&mut scratch, &task).await {
             Ok((staged, stays, command, otherwise)) => {
-                Ok(Prepared { scratch, task, staged, stays, command, otherwise, culprits })
+                Ok(Prepared { scratch, task, staged, stays, command, otherwise })
             }
             Err(stopped) => {
                 self.clear(scratch, execution).await;

@@ -40,7 +40,6 @@ pub struct Scratches {
     free: Mutex<Vec<Scratch>>,
     /// Where those stay that are to be used by the same task again.
     staged: Option<PathBuf>,
-    culprits: AtomicU64,
 }
 
 /// A folder for one task.
@@ -94,13 +93,7 @@ type Times = [(i64, u32); 2];
 impl Scratches {
     /// Folders in `folder`, which must be there; best on the file system of the objects.
     pub fn new(folder: PathBuf) -> Self {
-        Self {
-            folder,
-            drawn: AtomicU64::new(0),
-            free: Mutex::default(),
-            staged: None,
-            culprits: AtomicU64::new(0),
-        }
+        Self { folder, drawn: AtomicU64::new(0), free: Mutex::default(), staged: None }
     }
 
     /// The same, with a place for those of tasks with very many inputs. It must be on the same file system.
@@ -113,16 +106,6 @@ impl Scratches {
     /// The folder in which all of them are.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
-    }
-
-    /// How many tasks were found to have changed what was staged. Whatever was staged before that may be changed, too.
-    pub(crate) fn culprits(&self) -> u64 {
-        self.culprits.load(Ordering::Acquire)
-    }
-
-    /// Another one.
-    pub(crate) fn found_a_culprit(&self) {
-        self.culprits.fetch_add(1, Ordering::AcqRel);
     }
 
     fn draw(&self) -> PathBuf {
@@ -213,7 +196,7 @@ impl Drop for Scratches {
 }
 
 /// So many inputs are worth being left where they were staged: a link is made and removed in 25 us, and looked at in 3.
-const MANY: usize = 1000;
+pub(crate) const MANY: usize = 1000;
 /// For so many tasks at most.
 const MOST_STAGED: usize = 8;
 

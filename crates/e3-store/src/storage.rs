@@ -221,7 +221,11 @@ impl StorageBackend for LocalStorage {
             tokio::join!(tokio::task::spawn_blocking(move || sync_file_system(&root)), checkpoint);
         let failed = |error: io::Error| Unavailable::new(doing.clone(), error);
         done.map_err(|error| Unavailable::new(doing.clone(), error))?.map_err(failed)?;
-        Ok(moved?)
+        if let Err(error) = moved {
+            // Nothing depends on it: it is tried again when the repository is closed.
+            tracing::warn!(%error, "the database was not checkpointed");
+        }
+        Ok(())
     }
 }
 

@@ -148,8 +148,8 @@ fn an_input_that_a_task_alters_is_never_served_to_anybody() {
 
 #[test]
 fn an_alteration_that_is_hidden_from_the_clock_or_moved_away_is_noticed() {
-    // Another size with the old time, and written to and moved away. Should `later` be prepared at the moment at which the file can be
-    // written to and has not been, it gets a copy, and what happens to the file concerns nobody: it has to wait.
+    // Another size with the old time, and written to and moved away. Should `later` be prepared at the moment at which the
+    // file can be written to and has not been, it gets a copy, and the file concerns nobody any more: it has to wait.
     for hide in [
         "touch -r {big} ref; chmod u+w {big}; truncate -s 5000 {big}; touch -r ref {big}; chmod 444 {big}; echo x > {output}",
         "chmod u+w {big}; printf y | dd of={big} conv=notrunc 2>/dev/null; mv {big} away; echo x > {output}",

@@ -74,9 +74,18 @@ pub(super) struct Orchestrator<'a> {
 
 /// What a spawned piece of work reports.
 enum Report {
-    Result { attempt: u32, result: TaskResult, gate: Option<Gate> },
-    RetryIsDue { wait: u64 },
-    Rebuilt { result: TaskResult },
+    /// `early` is its gate, if that was closed when it ended.
+    Result {
+        attempt: u32,
+        result: TaskResult,
+        early: Option<Gate>,
+    },
+    RetryIsDue {
+        wait: u64,
+    },
+    Rebuilt {
+        result: TaskResult,
+    },
 }
 
 impl<'a> Orchestrator<'a> {
@@ -357,7 +366,10 @@ impl<'a> Orchestrator<'a> {
             ..self.execute_options(unit)
         };
         let cancellation = options.cancellation.clone();
-        self.hand_over(unit, options, move |result| Report::Result { attempt, result, gate });
+        self.hand_over(unit, options, move |result| {
+            let early = gate.filter(|gate| !gate.is_open());
+            Report::Result { attempt, result, early }
+        });
         cancellation
     }
 
@@ -443,8 +455,8 @@ impl<'a> Orchestrator<'a> {
                 }
                 Ok(())
             }
-            (unit, Report::Result { gate: Some(gate), .. }) if !gate.is_open() => {
-                self.ahead.ended(unit, &gate);
+            (unit, Report::Result { attempt, early: Some(gate), .. }) => {
+                self.ended_early(unit, attempt, &gate);
                 Ok(())
             }
             (unit, Report::Result { attempt, result, .. }) => self.ended(unit, attempt, result).await,

@@ -5,7 +5,7 @@
 //! resource but cpu that it needs, is not given to those behind it. So nothing that fits into the limits at all waits for
 //! ever, and what needs nothing of the scarce runs on.
 //!
-//! As much as there are cores is handed out ahead: what would come next if cores were all that it waits for.
+//! A little is handed out ahead: what would come next if cores were all that it waits for.
 
 use std::{
     cmp::Reverse,
@@ -28,8 +28,8 @@ pub(super) struct Ready {
     of_policy: Vec<usize>,
     /// How much of each resource nobody uses.
     available: Vec<u64>,
-    /// How many cores there are.
-    slots: u64,
+    /// How much is handed out ahead at most.
+    most_ahead: usize,
 }
 
 /// Everything with one demand.
@@ -38,7 +38,7 @@ struct Class {
     demand: Demand,
     /// May hold work that is no longer waiting: whoever takes it out looks.
     queue: BinaryHeap<Rank>,
-    /// What was handed out ahead, as many as there are cores at most, and has not been taken yet.
+    /// What was handed out ahead, and has not been taken yet.
     ahead: Vec<Rank>,
 }
 
@@ -66,6 +66,9 @@ impl Class {
 
 /// How much of which limited resource, by its number.
 type Demand = Vec<(usize, u64)>;
+
+/// As many as may end at about the same time; each takes up a few files and some memory of the runner.
+const MOST_AHEAD: usize = 8;
 
 /// The number of the resource `cpu`.
 const CPU: usize = 0;
@@ -105,7 +108,8 @@ impl Ready {
         });
         let of_policy = of_policy.collect();
         let available = std::iter::once(slots).chain(limits.into_values()).collect();
-        Self { classes, of_policy, available, slots }
+        let most_ahead = MOST_AHEAD.min(usize::try_from(slots).unwrap_or(MOST_AHEAD));
+        Self { classes, of_policy, available, most_ahead }
     }
 
     /// Adds work. Adding it twice does no harm.
@@ -144,7 +148,7 @@ impl Ready {
     pub(super) fn next_ahead(&mut self, waits: impl Fn(Unit) -> bool) -> Option<Unit> {
         self.classes.iter_mut().for_each(|class| class.tidy(&waits));
         let ahead: usize = self.classes.iter().map(|class| class.ahead.len()).sum();
-        if ahead as u64 >= self.slots {
+        if ahead >= self.most_ahead {
             return None;
         }
         let mut left = self.available.clone();

@@ -16,8 +16,8 @@ use super::{Gate, Lease, RefChange, RefError, StorageBackend};
 /// * Concurrency: any number of calls at once; limits are the caller's business, or a wrapper's.
 /// * Cancellation: through the options; the call still returns, soon, with `Failure::Cancelled`. A dropped future
 ///   leaves no process behind; its execution may stay recorded as running until somebody finds its owner dead.
-/// * What is asked for ahead of its time waits at its gate: until that is open, a runner may get ready for it, but does
-///   nothing that anybody else could see, and reports nothing unless it is cancelled.
+/// * What is asked for ahead of its time waits at its gate: until that is open, a runner may get ready for it, as far as that
+///   is soon done and undone, but takes no lease, records nothing, and returns only if it is cancelled.
 #[async_trait]
 pub trait TaskRunner: Send + Sync {
     /// Executes the task object `task` on input objects in the task's order, or finds that it was done before.

@@ -3,6 +3,7 @@
 use std::{
     num::NonZeroUsize,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use e3_core::{
     MockResponse, MockTaskRunner, OnFailure, StorageBackend, TaskExecuteOptions, TaskResult, TaskRunner,
 };
 use e3_testkit::{Scenario, TaskSketch, task_hash};
-use e3_types::{Failure, Hash, RunState};
+use e3_types::{Hash, RunState};
 
 use crate::{needs, seconds, sketch};
 
@@ -18,7 +19,8 @@ use crate::{needs, seconds, sketch};
 struct Watched {
     runner: Arc<MockTaskRunner>,
     seen: Mutex<Vec<String>>,
-    panics: bool,
+    /// How long it prepares until it panics, if it does.
+    panics: Option<Duration>,
 }
 
 impl Watched {
@@ -42,7 +44,10 @@ impl TaskRunner for Watched {
             self.note("execute", &label);
         } else {
             self.note("prepare", &label);
-            assert!(!self.panics, "no");
+            if let Some(after) = self.panics {
+                tokio::time::sleep(after).await;
+                panic!("no");
+            }
             let happened = if options.time_comes().await { "go on with" } else { "forget" };
             self.note(happened, &label);
         }
@@ -51,7 +56,7 @@ impl TaskRunner for Watched {
 }
 
 /// A scenario with tasks of ten seconds and one slot.
-async fn watch(tasks: &[TaskSketch], panics: bool) -> (Scenario, Arc<Watched>) {
+async fn watch(tasks: &[TaskSketch], panics: Option<Duration>) -> (Scenario, Arc<Watched>) {
     let mut scenario = Scenario::new(tasks).await;
     scenario.options.slots = NonZeroUsize::MIN;
     scenario.runner.respond_by_default(|call| {
@@ -71,7 +76,7 @@ fn three() -> Vec<TaskSketch> {
 #[tokio::test(start_paused = true)]
 async fn as_many_are_prepared_as_there_are_slots_and_each_starts_once() {
     let tasks = three();
-    let (scenario, watched) = watch(&tasks, false).await;
+    let (scenario, watched) = watch(&tasks, None).await;
     let report = scenario.run().await;
     assert_eq!((report.summary.executed, report.summary.wall_ms), (3, 30_000));
     let expected = ["execute a", "prepare b", "go on with b", "prepare c", "go on with c"];
@@ -85,7 +90,7 @@ async fn as_many_are_prepared_as_there_are_slots_and_each_starts_once() {
 async fn what_was_prepared_is_forgotten_when_nothing_is_started_any_more() {
     let tasks = three();
     for on_failure in [OnFailure::Finish, OnFailure::Cancel] {
-        let (mut scenario, watched) = watch(&tasks, false).await;
+        let (mut scenario, watched) = watch(&tasks, None).await;
         scenario.options.on_failure = on_failure;
         scenario.runner.respond(task_hash(&tasks[0]), MockResponse::exit(1).after(seconds(10)));
         let report = scenario.run().await;
@@ -99,7 +104,7 @@ async fn what_was_prepared_is_forgotten_when_nothing_is_started_any_more() {
 #[tokio::test(start_paused = true)]
 async fn what_was_prepared_is_forgotten_when_the_run_is_cancelled() {
     let tasks = three();
-    let (scenario, watched) = watch(&tasks, false).await;
+    let (scenario, watched) = watch(&tasks, None).await;
     let stop = scenario.options.cancellation.stop.clone();
     let (report, ()) = tokio::join!(scenario.run(), async {
         tokio::time::sleep(seconds(5)).await;
@@ -113,7 +118,7 @@ async fn what_was_prepared_is_forgotten_when_the_run_is_cancelled() {
 #[tokio::test(start_paused = true)]
 async fn what_was_prepared_for_another_input_is_not_what_starts() {
     let tasks = sketch(&[("a", &["other"]), ("b", &["raw"])]);
-    let (scenario, watched) = watch(&tasks, false).await;
+    let (scenario, watched) = watch(&tasks, None).await;
     let change = async {
         tokio::time::sleep(seconds(5)).await;
         scenario.set("raw", "new").await;
@@ -130,7 +135,7 @@ async fn what_was_prepared_for_another_input_is_not_what_starts() {
 #[tokio::test(start_paused = true)]
 async fn what_lacks_more_than_a_core_is_not_prepared() {
     let tasks = [needs("a", &[("gpu", 1)]), needs("b", &[("gpu", 1)]), needs("c", &[]), needs("d", &[])];
-    let (mut scenario, watched) = watch(&tasks, false).await;
+    let (mut scenario, watched) = watch(&tasks, None).await;
     scenario.options.limits = [("gpu".parse().unwrap(), 1)].into();
     assert_eq!(scenario.run().await.summary.executed, 4);
     let seen = watched.seen.lock().unwrap().clone();
@@ -144,7 +149,7 @@ async fn what_lacks_more_than_a_core_is_not_prepared() {
         needs("d", &[("gpu", 1)]),
         needs("e", &[]),
     ];
-    let (mut scenario, watched) = watch(&tasks, false).await;
+    let (mut scenario, watched) = watch(&tasks, None).await;
     scenario.options.slots = NonZeroUsize::new(2).unwrap();
     scenario.options.limits = [("gpu".parse().unwrap(), 2)].into();
     assert_eq!(scenario.run().await.summary.executed, 5);
@@ -155,12 +160,30 @@ async fn what_lacks_more_than_a_core_is_not_prepared() {
 #[tokio::test(start_paused = true)]
 async fn a_runner_that_panics_while_it_prepares_keeps_nobody_waiting() {
     let tasks = three();
-    let (scenario, watched) = watch(&tasks, true).await;
-    let report = scenario.run().await;
-    assert_eq!((report.state, report.summary.executed), (RunState::Completed, 3));
-    assert_eq!(
-        *watched.seen.lock().unwrap(),
-        ["execute a", "prepare b", "execute b", "prepare c", "execute c"]
-    );
-    assert!(!report.failures.iter().any(|failure| matches!(failure.failure, Failure::Error { .. })));
+    // Also at the moment at which it is to start.
+    for after in [0, 5, 10].map(seconds) {
+        let (scenario, watched) = watch(&tasks, Some(after)).await;
+        let report = tokio::time::timeout(seconds(1000), scenario.run()).await.unwrap();
+        assert_eq!(
+            (report.state, report.summary.executed),
+            (RunState::Completed, 3),
+            "{:?}",
+            report.failures
+        );
+        let seen = watched.seen.lock().unwrap().clone();
+        assert_eq!(seen, ["execute a", "prepare b", "execute b", "prepare c", "execute c"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_slots_there_are_few_are_prepared() {
+    let names: Vec<&'static str> = (0..60).map(|number| &*format!("t{number:02}").leak()).collect();
+    let tasks: Vec<_> = names.into_iter().map(|name| TaskSketch::new(name, &["raw"])).collect();
+    let (mut scenario, watched) = watch(&tasks, None).await;
+    scenario.options.slots = NonZeroUsize::new(20).unwrap();
+    assert_eq!(scenario.run().await.summary.executed, 60);
+    let seen = watched.seen.lock().unwrap().clone();
+    let before = seen.iter().take_while(|word| !word.starts_with("go on"));
+    assert_eq!(before.filter(|word| word.starts_with("prepare")).count(), 8);
+    assert_eq!(scenario.runner.most_running(), 20);
 }

@@ -1,7 +1,9 @@
 //! What is asked for ahead of its time: its inputs are staged at once, its process is started in time.
 
+use std::{collections::BTreeMap, fs};
+
 use e3_core::{Gate, TaskExecuteOptions, TaskResult};
-use e3_types::{Failure, Hash, Kind, TaskObject};
+use e3_types::{Dir, Failure, Hash, Kind, TaskObject};
 
 use crate::bench::{self, Bench, script};
 
@@ -83,20 +85,27 @@ async fn what_was_missing_then_may_be_there_in_time() {
 }
 
 #[tokio::test]
-async fn nothing_is_copied_ahead() {
+async fn what_takes_time_or_room_to_stage_is_not_staged_ahead() {
     let bench = bench::local();
-    let inputs = [bench.put("one\n").await];
-    let mut task = printing();
-    task.inputs[0].writable = true;
-    let gate = Gate::default();
-    let options = TaskExecuteOptions { gate: Some(gate.clone()), ..TaskExecuteOptions::default() };
-    let then = async {
-        for _ in 0..1000 {
-            tokio::task::yield_now().await;
-            assert_eq!(bench.scratch_files(), 0);
-        }
-        gate.open();
-    };
-    let (result, ()) = futures::join!(bench.run_with(&task, &inputs, options), then);
-    assert!(result.outcome.is_ok(), "{result:?}");
+    let file = bench.put("one\n").await;
+    let folder = bench.put(Dir { entries: BTreeMap::new() }.encode()).await;
+    let mut writable = printing();
+    writable.inputs[0].writable = true;
+    let of_folder = script("ls inputs/a > output", &[("a", Kind::Dir)], Kind::File);
+    for (task, input) in [(writable, file), (of_folder, folder)] {
+        let (inputs, gate) = ([input], Gate::default());
+        let options = TaskExecuteOptions { gate: Some(gate.clone()), ..TaskExecuteOptions::default() };
+        let then = async {
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+                // Not even a folder for it.
+                assert_eq!(fs::read_dir(&bench.scratch).unwrap().count(), 0);
+            }
+            gate.open();
+        };
+        let (result, ()) = futures::join!(bench.run_with(&task, &inputs, options), then);
+        assert!(result.outcome.is_ok(), "{result:?}");
+        fs::remove_dir_all(&bench.scratch).unwrap();
+        fs::create_dir(&bench.scratch).unwrap();
+    }
 }

@@ -26,8 +26,8 @@ struct Asked {
 }
 
 impl Ahead {
-    /// Takes an execution out that has ended though its gate is closed. It may have been forgone before.
-    pub(super) fn ended(&mut self, unit: Unit, gate: &Gate) {
+    /// Takes an execution out whose gate will never be opened. It may have been forgone before.
+    fn remove(&mut self, unit: Unit, gate: &Gate) {
         self.closed -= 1;
         if self.asked.get(&unit).is_some_and(|asked| asked.gate.is(gate)) {
             self.asked.remove(&unit);
@@ -63,6 +63,17 @@ impl Orchestrator<'_> {
         true
     }
 
+    /// An execution has ended before its gate was opened: it was cancelled, or the runner has a defect.
+    pub(super) fn ended_early(&mut self, unit: Unit, attempt: u32, gate: &Gate) {
+        if gate.is_open() {
+            // It has been started since.
+            let cancellation = self.execute(unit, attempt, None);
+            self.follow(unit, cancellation);
+        } else {
+            self.ahead.remove(unit, gate);
+        }
+    }
+
     fn forgo(&mut self, unit: Unit) {
         if let Some(asked) = self.ahead.asked.remove(&unit) {
             asked.cancellation.stop.cancel();
@@ -76,7 +87,7 @@ impl Orchestrator<'_> {
         }
         while self.ahead.closed > 0 {
             match self.work.join_next().await {
-                Some(Ok((unit, Report::Result { gate: Some(gate), .. }))) => self.ahead.ended(unit, &gate),
+                Some(Ok((unit, Report::Result { early: Some(gate), .. }))) => self.ahead.remove(unit, &gate),
                 // A wait for a next attempt.
                 Some(_) => {}
                 None => return,
