@@ -120,6 +120,13 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
+    /// How large the journal of the database is, in bytes; none counts as empty.
+    pub(crate) fn journal_size(&self) -> u64 {
+        let mut journal = self.path.clone().into_os_string();
+        journal.push("-wal");
+        std::fs::metadata(journal).map_or(0, |journal| journal.len())
+    }
+
     pub(crate) fn new(path: PathBuf, of_writer: Arc<Mutex<Connection>>) -> Self {
         Self { path, idle: Mutex::new(Vec::new()), of_writer }
     }

@@ -12,6 +12,8 @@ use crate::{database::Readers, writer::Writer};
 
 /// So few names are read without going to a thread that may block: no writer ever makes a reader wait.
 const FEW: usize = 32;
+/// A smaller journal of the database, in bytes, is moved in less time than a connection is opened.
+const WORTH_MOVING: u64 = 1 << 20;
 /// How often somebody who waits for a change looks.
 const LOOK_EVERY: Duration = Duration::from_millis(80);
 
@@ -82,13 +84,19 @@ impl LocalRefs {
         Ok(found.into_iter().filter(|line| line != "ok").collect())
     }
 
-    /// Moves what has been written from the journal of the database to the database itself, as far as nobody is in the way.
+    /// Moves what has been written from the journal of the database to the database itself, as far as nobody is in the way and
+    /// there is enough of it.
     pub(crate) async fn checkpoint(&self) -> Result<(), Unavailable> {
         let (readers, doing) = (Arc::clone(&self.readers), "checkpointing the database");
-        let checkpoint = move |connection: &mut Connection| {
-            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        let checkpoint = move || {
+            if readers.journal_size() < WORTH_MOVING {
+                return Ok(());
+            }
+            readers.with(doing, |connection| {
+                connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            })
         };
-        let done = tokio::task::spawn_blocking(move || readers.with(doing, checkpoint)).await;
+        let done = tokio::task::spawn_blocking(checkpoint).await;
         done.map_err(|error| Unavailable::new(doing, error))?
     }
 
