@@ -146,7 +146,7 @@ impl Job<'_> {
         prepared: &mut Prepared,
         outcome: &mut Outcome,
     ) -> Result<ObjectRef, Stopped> {
-        let Prepared { scratch, task, staged, stays, command, otherwise, .. } = prepared;
+        let Prepared { scratch, task, staged, stays, command, otherwise } = prepared;
         let work = command.folder.clone();
         // Until it is known that nothing of this task can still be at work in it.
         scratch.retire(true);

@@ -15,7 +15,6 @@ use e3_core::{
 use e3_pipeline::{RunSettings, most_similar};
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, ErrorClass, ExecutionId, Failure, Name, ObjectRef, Package, RunState};
-
 use tokio::task::JoinSet;
 
 use crate::{

@@ -7,13 +7,13 @@ use e3_types::{Name, ObjectRef, Package, RunState, WorkspaceName};
 use super::{
     graph::Graph,
     journal,
-    options::{DataflowError, DataflowOptions, Force, RunReport},
+    options::{DataflowError, DataflowOptions, DataflowPolicy, Force, RunReport},
     orchestrator::Orchestrator,
     pattern::NamePattern,
     ready::CPU_NAME,
     settled,
     standing::Standing,
-    state::{Dataflow, DataflowPolicy},
+    state::Dataflow,
 };
 use crate::{
     PackageError, RunRecord, StorageBackend, WorkspaceError, WorkspaceLease, datasets, history, operations,

@@ -24,9 +24,9 @@ pub use self::{
     execute::{dataflow_execute, dataflow_execute_held},
     graph::{Graph, GraphError, TaskIndex},
     items::ItemSpec,
-    options::{DataflowError, DataflowOptions, Force, RunReport, TaskFailure},
+    options::{DataflowError, DataflowOptions, DataflowPolicy, Force, OnFailure, RunReport, TaskFailure},
     pattern::{NamePattern, NamePatternError},
     settled::kept_if_settled,
     standing::Standing,
-    state::{Dataflow, DataflowPolicy, OnFailure},
+    state::Dataflow,
 };

@@ -11,7 +11,7 @@ use e3_types::{
     RunSummary, WorkspaceName,
 };
 
-use super::{pattern::NamePattern, standing::Standing, state::OnFailure};
+use super::{pattern::NamePattern, standing::Standing};
 use crate::{
     Cancellation, Clock, EventSink, Holder, NoEvents, PackageError, RunOptions, StorageError, TaskRunner,
     WorkspaceError,
@@ -48,6 +48,29 @@ pub struct DataflowOptions {
     pub package: Option<(ObjectRef, Package)>,
     /// The same of what stands of the last complete run.
     pub standing: Option<Box<Standing>>,
+}
+
+/// What decides the course of a run beside the graph.
+#[derive(Debug, Clone)]
+pub struct DataflowPolicy {
+    /// How many cores the running tasks may use together; a task uses one unless it says more.
+    pub slots: NonZeroUsize,
+    /// How much of other resources the running tasks may use together. One that is not named is not limited.
+    pub limits: BTreeMap<Name, u64>,
+    /// What a failure means for the others.
+    pub on_failure: OnFailure,
+}
+
+/// What happens to the other tasks when one has failed. Its dependents are skipped in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// What runs is finished, nothing new is started.
+    #[default]
+    Finish,
+    /// Everything that can be run is run.
+    KeepGoing,
+    /// What runs is cancelled.
+    Cancel,
 }
 
 /// Which tasks are executed although their result may be known.

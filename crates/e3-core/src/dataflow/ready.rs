@@ -15,7 +15,10 @@ use std::{
 
 use e3_types::{Name, TaskPolicy};
 
-use super::{action::Unit, graph::Graph};
+use super::{
+    action::Unit,
+    graph::{Graph, TaskIndex},
+};
 
 /// The longest remaining path first, ties by number.
 type Rank = (u64, Reverse<Unit>);
@@ -189,4 +192,20 @@ impl Ready {
         }
         None
     }
+}
+
+/// How long the longest path from each task to the end takes, in milliseconds. A task that has never been timed counts
+/// as the mean of those that have; if none has, the tasks of the path are counted.
+pub(super) fn remaining(graph: &Graph, took: impl FnMut(TaskIndex) -> Option<u64>) -> Vec<u64> {
+    let took: Vec<Option<u64>> = graph.indices().map(took).collect();
+    let (timed, sum) =
+        took.iter().flatten().fold((0_u64, 0_u64), |(n, sum), ms| (n + 1, sum.saturating_add(*ms)));
+    // Even a task that takes no time makes a path longer.
+    let unknown = sum.checked_div(timed).unwrap_or(1).max(1);
+    let mut remaining = vec![0_u64; graph.len()];
+    for task in graph.in_order().rev() {
+        let below = graph.dependents(task).iter().map(|next| remaining[next.at()]).max().unwrap_or(0);
+        remaining[task.at()] = below.saturating_add(took[task.at()].unwrap_or(unknown).max(1));
+    }
+    remaining
 }

@@ -5,8 +5,7 @@
 //! hold what has left them for another phase: the phase is the truth, and whoever takes something out looks at it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    num::NonZeroUsize,
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -18,31 +17,9 @@ use super::{
     action::{Action, Unit},
     graph::{Graph, Input, RootIndex, TaskIndex},
     items::{Expansion, Item},
-    ready::Ready,
+    options::{DataflowPolicy, OnFailure},
+    ready::{Ready, remaining},
 };
-
-/// What decides the course of a run beside the graph.
-#[derive(Debug, Clone)]
-pub struct DataflowPolicy {
-    /// How many cores the running tasks may use together; a task uses one unless it says more.
-    pub slots: NonZeroUsize,
-    /// How much of other resources the running tasks may use together. One that is not named is not limited.
-    pub limits: BTreeMap<Name, u64>,
-    /// What a failure means for the others.
-    pub on_failure: OnFailure,
-}
-
-/// What happens to the other tasks when one has failed. Its dependents are skipped in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnFailure {
-    /// What runs is finished, nothing new is started.
-    #[default]
-    Finish,
-    /// Everything that can be run is run.
-    KeepGoing,
-    /// What runs is cancelled.
-    Cancel,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -516,20 +493,4 @@ impl Dataflow {
         let task = self.task_of(unit);
         self.ready.push(self.graph.policy_number(task), self.remaining[task.at()], unit);
     }
-}
-
-/// How long the longest path from each task to the end takes, in milliseconds. A task that has never been timed counts
-/// as the mean of those that have; if none has, the tasks of the path are counted.
-fn remaining(graph: &Graph, took: impl FnMut(TaskIndex) -> Option<u64>) -> Vec<u64> {
-    let took: Vec<Option<u64>> = graph.indices().map(took).collect();
-    let (timed, sum) =
-        took.iter().flatten().fold((0_u64, 0_u64), |(n, sum), ms| (n + 1, sum.saturating_add(*ms)));
-    // Even a task that takes no time makes a path longer.
-    let unknown = sum.checked_div(timed).unwrap_or(1).max(1);
-    let mut remaining = vec![0_u64; graph.len()];
-    for task in graph.in_order().rev() {
-        let below = graph.dependents(task).iter().map(|next| remaining[next.at()]).max().unwrap_or(0);
-        remaining[task.at()] = below.saturating_add(took[task.at()].unwrap_or(unknown).max(1));
-    }
-    remaining
 }

@@ -9,8 +9,9 @@ use std::{
 use async_trait::async_trait;
 use e3_core::{
     MockResponse, MockTaskRunner, OnFailure, StorageBackend, TaskExecuteOptions, TaskResult, TaskRunner,
+    dataflow_execute,
 };
-use e3_testkit::{Scenario, TaskSketch, task_hash};
+use e3_testkit::{Faults, FaultyStorage, Scenario, TaskSketch, task_hash};
 use e3_types::{Hash, RunState};
 
 use crate::{needs, seconds, sketch};
@@ -46,7 +47,8 @@ impl TaskRunner for Watched {
             self.note("prepare", &label);
             if let Some(after) = self.panics {
                 tokio::time::sleep(after).await;
-                panic!("no");
+                // Once it has started, that would be its failure.
+                assert!(options.is_time(), "no");
             }
             let happened = if options.time_comes().await { "go on with" } else { "forget" };
             self.note(happened, &label);
@@ -172,6 +174,27 @@ async fn a_runner_that_panics_while_it_prepares_keeps_nobody_waiting() {
         );
         let seen = watched.seen.lock().unwrap().clone();
         assert_eq!(seen, ["execute a", "prepare b", "execute b", "prepare c", "execute c"]);
+    }
+}
+
+/// A preparation may end while the storage is waited for, and be started before that is heard.
+#[tokio::test(start_paused = true)]
+async fn what_ended_before_it_was_started_is_executed_then() {
+    let tasks = sketch(&[("a", &["raw"]), ("b", &["raw"]), ("c", &["a"])]);
+    for seed in 0..200 {
+        let (scenario, _) =
+            watch(&tasks, Some(Duration::from_secs(10) + Duration::from_millis(seed % 50))).await;
+        let storage = Arc::clone(&scenario.storage) as Arc<dyn StorageBackend>;
+        let slow = Arc::new(FaultyStorage::new(storage, Faults { seed, failures: 0, delay_ms: 50 }));
+        let workspace = "main".parse().unwrap();
+        let run = dataflow_execute(slow, &workspace, scenario.options.clone());
+        let report = tokio::time::timeout(seconds(1000), run).await.expect("nobody is kept waiting").unwrap();
+        assert_eq!(
+            (report.state, report.summary.executed),
+            (RunState::Completed, 3),
+            "{:?}",
+            report.failures
+        );
     }
 }
 
