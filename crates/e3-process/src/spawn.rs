@@ -115,6 +115,9 @@ fn clone(plan: &Plan, stack: &mut [MaybeUninit<u8>]) -> io::Result<(Pid, OwnedFd
     // child while it shares this memory. The handle is a file that nobody else knows, if there is a child.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
+        // But for the one that tells the end of a child, of which the child has none: blocked and not ignored, it would wake the
+        // main thread for nothing.
+        libc::sigdelset(all.as_mut_ptr(), libc::SIGCHLD);
         let blocked = libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         if blocked != 0 {
             return Err(io::Error::from_raw_os_error(blocked));
