@@ -7,9 +7,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    os::unix::ffi::OsStrExt,
+    fs::{self, File},
+    io,
+    os::unix::{ffi::OsStrExt, fs::FileExt},
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -168,7 +170,7 @@ fn end(pid: i32, stat: &Stat) -> io::Result<bool> {
 /// The children of this process: those that it has started in its main thread, and those that it has inherited.
 pub(crate) fn inherited_children() -> io::Result<Vec<i32>> {
     let own = getpid().as_raw_nonzero().get();
-    let listed = match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
+    let listed = match children_text(own) {
         Ok(text) => return Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()),
         // A kernel without CONFIG_PROC_CHILDREN: look at all processes.
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::read_dir("/proc")?,
@@ -180,6 +182,27 @@ pub(crate) fn inherited_children() -> io::Result<Vec<i32>> {
         children.extend(pid.filter(|pid| Stat::of(*pid).is_some_and(|stat| stat.parent == own)));
     }
     Ok(children)
+}
+
+/// What the system tells of the children of the main thread. Asked for after every task, so the file stays open: each read from its
+/// beginning tells it anew.
+fn children_text(own: i32) -> io::Result<String> {
+    static FILE: OnceLock<File> = OnceLock::new();
+    let file = if let Some(file) = FILE.get() {
+        file
+    } else {
+        let file = File::open(format!("/proc/self/task/{own}/children"))?;
+        FILE.get_or_init(|| file)
+    };
+    let (mut text, mut piece) = (Vec::new(), [0; 1 << 10]);
+    loop {
+        match file.read_at(&mut piece, text.len() as u64) {
+            Ok(0) => return String::from_utf8(text).map_err(io::Error::other),
+            Ok(read) => text.extend_from_slice(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]
