@@ -342,7 +342,10 @@ impl<'a> Orchestrator<'a> {
         tracing::debug!(task = %task, attempt, "starting");
         let event = EventKind::TaskStarted { task, item, attempt, because };
         self.happened(Some(unit), event, Vec::new()).await?;
-        if !self.start_prepared(unit, attempt) {
+        if self.start_prepared(unit, attempt) {
+            // It has waited for this; whatever comes next can wait a moment for it.
+            tokio::task::yield_now().await;
+        } else {
             let cancellation = self.execute(unit, attempt, None);
             self.follow(unit, cancellation);
         }
