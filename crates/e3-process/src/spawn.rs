@@ -167,9 +167,9 @@ unsafe fn default_signals() -> bool {
     // SAFETY: all zeroes is a value of `sigaction`: the default, with an empty mask.
     unsafe {
         let default: libc::sigaction = std::mem::zeroed();
-        // Those in between are the C library's own.
-        let mut signals = (1..32).chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
-        signals.all(|signal| {
+        // Not those of real time, which only who agrees on their meaning sends: to ask about them took longer than all else
+        // that the child does.
+        (1..32).all(|signal| {
             if [libc::SIGKILL, libc::SIGSTOP].contains(&signal) {
                 return true;
             }

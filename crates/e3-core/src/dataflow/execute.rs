@@ -82,7 +82,7 @@ pub async fn dataflow_execute_held(
         Some(standing) => from_what_stands(&options, standing)?,
         None => from_the_start(&*storage, workspace, &mut options, deployed.package).await?,
     };
-    // It may be large, and all that is needed of it is in the graph.
+    // It may be large, and what stands needs none of it.
     options.package = None;
     let run = record.run;
     let interrupted = |source| DataflowError::Interrupted { run, source };
@@ -108,11 +108,14 @@ async fn from_the_start(
     deployed: ObjectRef,
 ) -> Result<Dataflow, DataflowError> {
     let failed = |error: crate::RefError| WorkspaceError::Storage(error.into());
-    let package = match options.package.take().filter(|(object, _)| *object == deployed) {
-        Some((_, package)) => package,
-        None => packages::load(storage, deployed).await?,
+    // It may be large: from here on, all that is needed of it is in the graph.
+    let graph = {
+        let package = match options.package.take().filter(|(object, _)| *object == deployed) {
+            Some((_, package)) => package,
+            None => packages::load(storage, deployed).await?,
+        };
+        graph(&package, &options.targets, &options.force)?
     };
-    let graph = graph(&package, &options.targets, &options.force)?;
     check_limits(&graph, &options.limits)?;
     let roots = datasets::read_roots(storage.refs(), workspace).await.map_err(failed)?;
     let durations = history::durations(storage, workspace).await.map_err(failed)?;
