@@ -14,6 +14,7 @@ mod mock;
 pub mod parallel;
 mod seams;
 mod tree;
+mod turn;
 pub mod verify;
 mod views;
 
@@ -40,6 +41,7 @@ pub use seams::{
     TaskRunner, Unavailable, Uncommitted,
 };
 pub use tree::{Tree, TreeBuilder, TreeEntry, TreeError, TreeProblem, read_tree, tree_size};
+pub use turn::step_back;
 pub use views::{
     DatasetError, DatasetRef, DeployReport, Deployment, Derivation, EventCursor, ExecutionRecord, Following,
     HistoryEntry, HistoryRecord, Looks, Operation, OperationKind, Origin, PackageChange, PackageError,

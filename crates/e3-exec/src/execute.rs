@@ -13,7 +13,7 @@ use std::{
 
 use e3_core::{
     Clock, ExecutionContext, Holder, LogError, LogStream, ObjectError, Outcome, OutputSink, StorageBackend,
-    TaskExecuteOptions, TaskResult, Unavailable, Usage, perform,
+    TaskExecuteOptions, TaskResult, Unavailable, Usage, perform, step_back,
 };
 use e3_process::{Command, Ended, Exit, RunError, Stop, Supervisor};
 use e3_types::{ErrorClass, ExecutionId, Failure, Hash, ObjectRef, TaskLimits};
@@ -178,7 +178,7 @@ impl Job<'_> {
         if let Some(released) = &self.options.released {
             released();
             // Whoever hears of that is to start the next process before this output is stored.
-            tokio::task::yield_now().await;
+            step_back().await;
         }
         if let Some(StagedFile { path, .. }) = changed.first() {
             let path = path.strip_prefix(&work).unwrap_or(path).display().to_string();

@@ -4,16 +4,21 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    future::poll_fn,
     io,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
     time::Duration,
 };
 
 use rustix::process::Signal;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -179,8 +184,9 @@ pub trait Output: Send {
 /// How long the output may stay open after everybody who should be writing to it is dead.
 const LEAK_GRACE: Duration = Duration::from_secs(1);
 
-/// A process that ends sooner is not looked at before: its pipes hold what it has said.
-const QUIET: Duration = Duration::from_millis(2);
+/// A process that ends sooner is not looked at before: its pipes hold what it has said. Whoever sleeps for less wakes the thread
+/// that waits for everybody.
+const QUIET: Duration = Duration::from_millis(10);
 
 /// Runs a process to its end.
 ///
@@ -193,15 +199,18 @@ pub async fn run<Error: Send>(
     stderr: impl Output<Error = Error>,
 ) -> Result<Ended, RunError<Error>> {
     let (child, out, err) = Child::spawn(command).map_err(RunError::Spawn)?;
-    let (over, failure) = (Notify::new(), Failure::default());
-    let mut drains = pin!(async {
-        tokio::select! {
-            () = tokio::time::sleep(QUIET) => {}
-            () = over.notified() => {}
-        }
-        let (stdout, stderr) = (Outlet::new(stdout, &failure), Outlet::new(stderr, &failure));
-        tokio::try_join!(out.run(stdout), err.run(stderr)).map(drop).map_err(RunError::Wait)
-    });
+    let (over, failure) = (AtomicBool::new(false), Failure::default());
+    let mut drains =
+        pin!(async {
+            let mut quiet = pin!(tokio::time::sleep(QUIET));
+            // Who sets `over` looks here next: there is nobody to be woken.
+            poll_fn(|context| {
+                if over.load(Ordering::Relaxed) { Poll::Ready(()) } else { quiet.as_mut().poll(context) }
+            })
+            .await;
+            let (stdout, stderr) = (Outlet::new(stdout, &failure), Outlet::new(stderr, &failure));
+            tokio::try_join!(out.run(stdout), err.run(stderr)).map(drop).map_err(RunError::Wait)
+        });
     let mut drained = false;
 
     // 1. The process itself.
@@ -240,7 +249,7 @@ pub async fn run<Error: Send>(
             child.signal(signal).map_err(RunError::Wait)?;
         }
     };
-    over.notify_one();
+    over.store(true, Ordering::Relaxed);
 
     // 2. The rest of its group, while the zombie keeps the group's number.
     child.signal(Signal::KILL).map_err(RunError::Wait)?;

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     Cancellation, ExecutionKey, Gate, Lease, Lookup, RefChange, RefError, Released, RunRecord, Source,
     StorageBackend, StorageError, TaskExecuteOptions, TaskResult, Unavailable, Uncommitted, lookup_many,
+    step_back,
 };
 
 pub(super) struct Orchestrator<'a> {
@@ -344,7 +345,7 @@ impl<'a> Orchestrator<'a> {
         self.happened(Some(unit), event, Vec::new()).await?;
         if self.start_prepared(unit, attempt) {
             // It has waited for this; whatever comes next can wait a moment for it.
-            tokio::task::yield_now().await;
+            step_back().await;
         } else {
             let cancellation = self.execute(unit, attempt, None);
             self.follow(unit, cancellation);
