@@ -175,8 +175,9 @@ impl Job<'_> {
             blocking("asking how full the disk is", move || is_full(&scratch)).await?
         };
         self.judge(&ended).map_err(|stopped| if full { stopped.on_a_full_disk() } else { stopped })?;
-        if let Some(released) = &self.options.released {
-            released();
+        if let Some(released) = &self.options.released
+            && released()
+        {
             // Whoever hears of that is to start the next process before this output is stored.
             step_back().await;
         }

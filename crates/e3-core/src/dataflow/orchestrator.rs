@@ -4,7 +4,12 @@ mod ahead;
 mod outcome;
 mod repair;
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use e3_types::{
     ErrorClass, Event, EventKind, Failure, Kind, Name, ObjectRef, RunReason, RunState, SkipReason,
@@ -356,10 +361,11 @@ impl<'a> Orchestrator<'a> {
     /// Hands a unit to the runner: one that has been started, or one that will be when its gate is opened. Returns how to stop it.
     fn execute(&mut self, unit: Unit, attempt: u32, gate: Option<Gate>) -> Cancellation {
         let force = self.flow.uncached(unit).is_some();
-        let tell = self.released.0.clone();
+        let (tell, waits) = (self.released.0.clone(), self.ahead.waits());
         // Should there be no room to tell it, its end tells it as well.
         let released: Released = Arc::new(move || {
             let _is_told = tell.try_send(unit);
+            waits.load(Ordering::Relaxed)
         });
         let options = TaskExecuteOptions {
             force,

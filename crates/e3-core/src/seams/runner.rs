@@ -78,8 +78,9 @@ impl TaskExecuteOptions {
     }
 }
 
-/// Told at most once, by a runner that can tell, and not of a process that has failed. It must not block.
-pub type Released = Arc<dyn Fn() + Send + Sync>;
+/// Told at most once, by a runner that can tell, and not of a process that has failed; says whether anything waits for the room.
+/// It must not block.
+pub type Released = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Sees output as it comes. It must not block.
 pub type OutputSink = Arc<dyn Fn(&[u8]) + Send + Sync>;

@@ -2,7 +2,13 @@
 //!
 //! To the state machine and in the history these are not there: an execution counts from its start, which opens its gate.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use e3_types::Hash;
 
@@ -15,6 +21,8 @@ pub(super) struct Ahead {
     asked: HashMap<Unit, Asked>,
     /// How many executions there are whose gate is closed.
     closed: usize,
+    /// Whether any of them is waited for, for those who make room for it.
+    waits: Arc<AtomicBool>,
 }
 
 struct Asked {
@@ -26,11 +34,29 @@ struct Asked {
 }
 
 impl Ahead {
+    /// Tells whether anything waits for room, now and later.
+    pub(super) fn waits(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.waits)
+    }
+
+    fn ask(&mut self, unit: Unit, asked: Asked) {
+        self.closed += 1;
+        self.asked.insert(unit, asked);
+        self.waits.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks no more for one that may never be started, or is being started.
+    fn take(&mut self, unit: Unit) -> Option<Asked> {
+        let asked = self.asked.remove(&unit);
+        self.waits.store(!self.asked.is_empty(), Ordering::Relaxed);
+        asked
+    }
+
     /// Takes an execution out whose gate will never be opened. It may have been forgone before.
     fn remove(&mut self, unit: Unit, gate: &Gate) {
         self.closed -= 1;
         if self.asked.get(&unit).is_some_and(|asked| asked.gate.is(gate)) {
-            self.asked.remove(&unit);
+            self.take(unit);
         }
     }
 }
@@ -44,8 +70,7 @@ impl Orchestrator<'_> {
         gone.into_iter().chain([unit]).for_each(|unit| self.forgo(unit));
         let (attempt, gate) = (self.flow.attempts[unit.at()] + 1, Gate::default());
         let cancellation = self.execute(unit, attempt, Some(gate.clone()));
-        self.ahead.closed += 1;
-        self.ahead.asked.insert(unit, Asked { attempt, key: self.flow.key(unit), gate, cancellation });
+        self.ahead.ask(unit, Asked { attempt, key: self.flow.key(unit), gate, cancellation });
     }
 
     /// Starts what has been prepared, if that was for these inputs.
@@ -55,7 +80,7 @@ impl Orchestrator<'_> {
             self.forgo(unit);
             return false;
         }
-        if let Some(Asked { gate, cancellation, .. }) = self.ahead.asked.remove(&unit) {
+        if let Some(Asked { gate, cancellation, .. }) = self.ahead.take(unit) {
             self.ahead.closed -= 1;
             self.follow(unit, cancellation);
             gate.open();
@@ -75,7 +100,7 @@ impl Orchestrator<'_> {
     }
 
     fn forgo(&mut self, unit: Unit) {
-        if let Some(asked) = self.ahead.asked.remove(&unit) {
+        if let Some(asked) = self.ahead.take(unit) {
             asked.cancellation.stop.cancel();
         }
     }
