@@ -28,8 +28,9 @@ use std::{
 
 use e3_core::Source;
 use e3_types::Hash;
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps, futimens, openat, unlinkat,
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Timespec, Timestamps, futimens, openat, unlinkat},
+    path::Arg,
 };
 
 /// The folders of one process.
@@ -79,9 +80,10 @@ struct Look {
     more: (usize, u64),
 }
 
-/// What the system says of a folder beside its look.
+/// What the system says of a folder.
 #[derive(Debug)]
 struct Found {
+    look: Look,
     /// Many file systems count a link for each folder in it.
     links: u64,
     times: Times,
@@ -202,6 +204,8 @@ const MOST_STAGED: usize = 8;
 
 /// The names of the places, in the order of `Scratch::places`.
 const NAMES: [&str; 4] = ["", "work", "work/inputs", "tmp"];
+/// Which of them each is in, and what it is called there.
+const WAYS: [Option<(usize, &str)>; 4] = [None, Some((0, "work")), Some((1, "inputs")), Some((0, "tmp"))];
 /// What is in each while nothing of a task is in it.
 const KEPT: [&[&str]; 4] = [&["work", "tmp"], &["inputs"], &[], &[]];
 /// Which are changed by what is done for every task, so that there is no use in asking whether they were.
@@ -266,7 +270,18 @@ impl Scratch {
     /// Looks at what the task has left of it: it is retired if its folders are not as they were made. Returns whether there are
     /// no other folders in it, as far as the file system tells.
     pub(crate) fn examine(&mut self) -> bool {
-        let links = self.places.each_mut().map(Place::examine);
+        // By the short way: those before it are found to be what they were as well.
+        let found = std::array::from_fn::<_, 4, _>(|number| {
+            let place = &self.places[number];
+            match WAYS[number] {
+                None => place.look(CWD, &place.path),
+                Some((parent, name)) => place.look(self.places[parent].folder.fd().ok()?, name),
+            }
+        });
+        let mut links = [None; 4];
+        for ((place, found), links) in self.places.iter_mut().zip(found).zip(&mut links) {
+            *links = found.and_then(|found| place.examine(&found));
+        }
         self.is_retired |= links.contains(&None);
         links == [4, 3, 2, 2].map(Some)
     }
@@ -301,7 +316,8 @@ impl Place {
     fn open(path: PathBuf) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let folder = openat(CWD, &path, flags, Mode::empty())?;
-        let (look, found) = look(&path, folder.as_fd())?;
+        let found = find(CWD, &path)?;
+        let look = Look { more: (attributes(folder.as_fd())?, found.look.more.1), ..found.look };
         let folder = Dir::new(folder)?;
         Ok(Self { path, folder, look, rest: found.times, is_at_rest: false })
     }
@@ -309,15 +325,25 @@ impl Place {
     /// Remembers it with nothing of a task in it.
     fn rest(&mut self) -> io::Result<()> {
         futimens(self.folder.fd()?, &Timestamps { last_access: AT_REST, last_modification: AT_REST })?;
-        self.rest = look(&self.path, self.folder.fd()?)?.1.times;
+        self.rest = find(CWD, &self.path)?.times;
         Ok(())
     }
 
+    /// What is found in its place, with its attributes; these are what they were if nothing of it was changed.
+    fn look(&self, parent: BorrowedFd<'_>, name: impl Arg) -> Option<Found> {
+        let mut found = find(parent, name).ok()?;
+        found.look.more.0 = if found.times == self.rest {
+            self.look.more.0
+        } else {
+            attributes(self.folder.fd().ok()?).ok()?
+        };
+        Some(found)
+    }
+
     /// How many links there are to it; none if it is not as it was made, whatever is in it.
-    fn examine(&mut self) -> Option<u64> {
-        let (look, found) = self.folder.fd().ok().and_then(|folder| look(&self.path, folder).ok())?;
+    fn examine(&mut self, found: &Found) -> Option<u64> {
         self.is_at_rest = found.times == self.rest;
-        (look == self.look).then_some(found.links)
+        (found.look == self.look).then_some(found.links)
     }
 
     /// Removes everything but what is kept.
@@ -348,30 +374,40 @@ impl Place {
     }
 }
 
-/// How the folder at a path looks that should be the one that is open.
+/// The size of the extended attributes of a folder.
 #[cfg(target_os = "linux")]
-fn look(path: &Path, folder: BorrowedFd<'_>) -> io::Result<(Look, Found)> {
-    use rustix::fs::{StatxFlags, flistxattr, statx};
-    let attributes = match flistxattr(folder, &mut [0_u8; 256][..]) {
-        Err(rustix::io::Errno::NOTSUP) => 0,
+fn attributes(folder: BorrowedFd<'_>) -> io::Result<usize> {
+    match rustix::fs::flistxattr(folder, &mut [0_u8; 256][..]) {
+        Err(rustix::io::Errno::NOTSUP) => Ok(0),
         // More than any folder has that was just made.
-        Err(rustix::io::Errno::RANGE) => usize::MAX,
-        other => other?,
-    };
-    let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
-    let more = (attributes, found.stx_attributes.bits());
-    let times = [found.stx_mtime, found.stx_ctime].map(|time| (time.tv_sec, time.tv_nsec));
-    let look = Look { inode: found.stx_ino, mode: u32::from(found.stx_mode), more };
-    Ok((look, Found { links: u64::from(found.stx_nlink), times }))
+        Err(rustix::io::Errno::RANGE) => Ok(usize::MAX),
+        other => Ok(other?),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn look(path: &Path, _: BorrowedFd<'_>) -> io::Result<(Look, Found)> {
-    let found = fs::symlink_metadata(path)?;
-    let time = |seconds, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or(0));
-    let times = [time(found.mtime(), found.mtime_nsec()), time(found.ctime(), found.ctime_nsec())];
-    let look = Look { inode: found.ino(), mode: found.mode(), more: (0, 0) };
-    Ok((look, Found { links: found.nlink(), times }))
+fn attributes(_: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(0)
+}
+
+/// What there is of a name in a folder; without its extended attributes.
+#[cfg(target_os = "linux")]
+fn find(parent: BorrowedFd<'_>, name: impl Arg) -> io::Result<Found> {
+    use rustix::fs::{StatxFlags, statx};
+    let found = statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
+    let more = (0, found.stx_attributes.bits());
+    let times = [found.stx_mtime, found.stx_ctime].map(|time| (time.tv_sec, time.tv_nsec));
+    let look = Look { inode: found.stx_ino, mode: u32::from(found.stx_mode), more };
+    Ok(Found { look, links: u64::from(found.stx_nlink), times })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn find(parent: BorrowedFd<'_>, name: impl Arg) -> io::Result<Found> {
+    let found = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let time = |seconds: i64, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or(0));
+    let times = [time(found.st_mtime, found.st_mtime_nsec), time(found.st_ctime, found.st_ctime_nsec)];
+    let look = Look { inode: found.st_ino, mode: u32::from(found.st_mode), more: (0, 0) };
+    Ok(Found { look, links: u64::from(found.st_nlink), times })
 }
 
 /// Removes a folder, also one in which the task has taken permissions away.
