@@ -349,16 +349,20 @@ impl Place {
     /// Removes everything but what is kept.
     fn empty(&mut self, is_kept: impl Fn(&[u8], FileType) -> bool) -> io::Result<()> {
         self.folder.rewind();
-        let mut others = Vec::new();
+        // Their names in one piece: there are some in every folder of every task.
+        let (mut names, mut others) = (Vec::new(), Vec::new());
         while let Some(entry) = self.folder.read() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." && !is_kept(name, entry.file_type()) {
-                others.push((entry.file_name().to_owned(), entry.file_type()));
+                let start = names.len();
+                names.extend_from_slice(name);
+                others.push((start..names.len(), entry.file_type()));
             }
         }
         for (name, kind) in others {
-            let path = || self.path.join(OsStr::from_bytes(name.as_bytes()));
+            let name = &names[name];
+            let path = || self.path.join(OsStr::from_bytes(name));
             let is_folder = match kind {
                 FileType::Directory => true,
                 FileType::Unknown => fs::symlink_metadata(path())?.is_dir(),
@@ -367,7 +371,7 @@ impl Place {
             if is_folder {
                 remove_tree(&path())?;
             } else {
-                unlinkat(self.folder.fd()?, &*name, AtFlags::empty())?;
+                unlinkat(self.folder.fd()?, name, AtFlags::empty())?;
             }
         }
         Ok(())

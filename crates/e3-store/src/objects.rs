@@ -8,9 +8,11 @@ mod sweep;
 
 use std::{
     collections::HashSet,
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
     ops::Range,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -351,8 +353,8 @@ fn is_quick(sources: &[Source]) -> bool {
 
 impl Inner {
     fn path(&self, hash: &Hash) -> PathBuf {
-        let digits = hash.to_string();
-        let parts = [&digits[..2], &digits[2..]];
+        let digits = hash.hex();
+        let parts = [&digits[..2], &digits[2..]].map(OsStr::from_bytes);
         // Made in one piece: this is done a dozen times for a task.
         let size = self.folder.as_os_str().len() + digits.len() + parts.len();
         let mut path = PathBuf::with_capacity(size + EXECUTABLE_SUFFIX.len());

@@ -41,7 +41,8 @@ impl RefName {
     /// The name made of `segments`. They must not contain `/`: all are names, hashes or ids, whose grammar forbids it.
     pub fn new(segments: &[&(dyn fmt::Display + Sync)]) -> Self {
         use fmt::Write;
-        let mut name = String::with_capacity(96);
+        // Most have two hashes at most.
+        let mut name = String::with_capacity(160);
         for segment in segments {
             if !name.is_empty() {
                 name.push('/');
