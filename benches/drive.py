@@ -169,6 +169,8 @@ def graphs(args, root):
             times = {phase: {name: [] for name in contenders} for phase in phases}
             for _ in range(args.rounds):
                 for name, folder in contenders.items():
+                    # What the one before has left for the disk is not of this one.
+                    os.sync()
                     if name == "floor":
                         command = [floor, str(args.jobs), str(len(graph)), task, "src0"]
                         times["cold"][name].append(timed(command, folder))
