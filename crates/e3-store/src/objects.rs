@@ -1,6 +1,5 @@
 //! Objects as files: written aside and renamed, handed out as reflink, hard link or copy.
 
-mod fresh;
 mod put;
 pub(crate) mod small;
 mod stage;
@@ -28,7 +27,6 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
 use crate::{files::is_missing, integrity::Quarantine, owner::Owners, stamp::mark, writer::Told};
 
-use fresh::Fresh;
 use put::Taken;
 pub(crate) use put::copy_and_hash;
 use small::{Listed, SmallObjects};
@@ -57,7 +55,6 @@ struct Inner {
     quarantine: Quarantine,
     owners: Arc<Owners>,
     small: SmallObjects,
-    fresh: Fresh,
     /// Numbers the files on their way in.
     drawn: AtomicU64,
     /// The file system of the store.
@@ -78,7 +75,6 @@ impl LocalObjects {
             quarantine: Quarantine(quarantine),
             owners,
             small,
-            fresh: Fresh::default(),
             drawn: AtomicU64::new(0),
             device: OnceLock::new(),
             no_reflinks: AtomicBool::new(false),
@@ -134,7 +130,6 @@ impl LocalObjects {
             return Ok(());
         }
         let hashes: Vec<Hash> = rows.iter().map(|(hash, _)| *hash).collect();
-        self.0.fresh.forget(&hashes);
         self.0.small.forget(rows).await?;
         self.blocking(move |inner| inner.tell_of_removal(&hashes)).await
     }
@@ -146,7 +141,7 @@ impl LocalObjects {
     /// Brings in many: while the rows of one group are written, the next one is read.
     async fn put_all(&self, mut sources: Vec<Source>) -> Result<Vec<ObjectRef>, ObjectError> {
         let mut objects = Vec::with_capacity(sources.len());
-        let mut written: Option<(Told, Vec<(Hash, Bytes)>)> = None;
+        let mut written: Option<Told> = None;
         let mut at_once = AT_ONCE;
         while !sources.is_empty() {
             let rest = sources.split_off(sources.len().min(at_once));
@@ -167,17 +162,15 @@ impl LocalObjects {
             at_once = at_once.clamp(AT_ONCE, MOST_AT_ONCE);
             // In order: neighbours share a page.
             rows.sort_unstable_by_key(|(hash, _)| *hash);
-            if let Some((told, rows)) = written.take() {
+            if let Some(told) = written.take() {
                 told.wait().await?;
-                self.0.fresh.keep(rows);
             }
             if !rows.is_empty() {
-                written = Some((self.0.small.put(rows.clone()).await?, rows));
+                written = Some(self.0.small.put(rows).await?);
             }
         }
-        if let Some((told, rows)) = written {
+        if let Some(told) = written {
             told.wait().await?;
-            self.0.fresh.keep(rows);
         }
         Ok(objects)
     }
@@ -222,17 +215,12 @@ impl ObjectStore for LocalObjects {
         let hash = *hash;
         let opened = self.work(true, move |inner| {
             let path = inner.path(&hash);
-            let row = |bytes: Bytes| {
-                let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
-                let (start, end) = (place(range.start), place(range.end));
-                Ok(Opened::Row(bytes.slice(start..end.max(start))))
-            };
-            if let Some(bytes) = inner.fresh.take(&hash) {
-                return row(bytes);
-            }
             // The file first, if there is one: a task may have altered it, which its row would hide.
             let Some(size) = inner.file_size(&hash)? else {
-                return row(inner.small.get(&hash)?.ok_or(ObjectError::NotFound(hash))?);
+                let bytes = inner.small.get(&hash)?.ok_or(ObjectError::NotFound(hash))?;
+                let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+                let (start, end) = (place(range.start), place(range.end));
+                return Ok(Opened::Row(bytes.slice(start..end.max(start))));
             };
             let mut file = File::open(&path).map_err(|error| inner.missing_or(hash, "opening", error))?;
             file.seek(SeekFrom::Start(range.start)).map_err(|error| failed("reading", &path, error))?;
@@ -266,7 +254,6 @@ impl ObjectStore for LocalObjects {
     }
 
     async fn stage_many(&self, items: &[StageItem]) -> Result<Vec<u64>, ObjectError> {
-        self.0.fresh.forget(items.iter().map(|item| &item.hash));
         let mut sizes = Vec::with_capacity(items.len());
         if items.len() <= FEW {
             for item in items {
@@ -311,7 +298,6 @@ impl ObjectStore for LocalObjects {
     }
 
     async fn delete_many(&self, hashes: &[Hash], older_than: Timestamp) -> Result<u64, ObjectError> {
-        self.0.fresh.forget(hashes);
         let hashes = hashes.to_vec();
         let deleted = self.blocking(move |inner| {
             let rows = inner.small.are_older(&hashes, older_than)?;
