@@ -11,7 +11,7 @@ use std::{
     io,
     os::unix::{ffi::OsStrExt, fs::FileExt},
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -184,21 +184,25 @@ pub(crate) fn inherited_children() -> io::Result<Vec<i32>> {
     Ok(children)
 }
 
-/// What the system tells of the children of the main thread. Asked for after every task, so the file stays open: each read from its
-/// beginning tells it anew.
+/// What the system tells of the children of the main thread. Asked for after every task, so the file stays open: whoever reads it
+/// from its beginning, and alone, is told anew.
 fn children_text(own: i32) -> io::Result<String> {
-    static FILE: OnceLock<File> = OnceLock::new();
-    let file = if let Some(file) = FILE.get() {
-        file
-    } else {
-        let file = File::open(format!("/proc/self/task/{own}/children"))?;
-        FILE.get_or_init(|| file)
+    static FILE: Mutex<Option<File>> = Mutex::new(None);
+    let mut file = FILE.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = match &mut *file {
+        Some(file) => file,
+        none => none.insert(File::open(format!("/proc/self/task/{own}/children"))?),
     };
+    // Less than a page: only the end of the file makes a read shorter.
     let (mut text, mut piece) = (Vec::new(), [0; 1 << 10]);
     loop {
         match file.read_at(&mut piece, text.len() as u64) {
-            Ok(0) => return String::from_utf8(text).map_err(io::Error::other),
-            Ok(read) => text.extend_from_slice(&piece[..read]),
+            Ok(read) => {
+                text.extend_from_slice(&piece[..read]);
+                if read < piece.len() {
+                    return String::from_utf8(text).map_err(io::Error::other);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

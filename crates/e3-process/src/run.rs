@@ -184,9 +184,8 @@ pub trait Output: Send {
 /// How long the output may stay open after everybody who should be writing to it is dead.
 const LEAK_GRACE: Duration = Duration::from_secs(1);
 
-/// A process that ends sooner is not looked at before: its pipes hold what it has said. Whoever sleeps for less wakes the thread
-/// that waits for everybody.
-const QUIET: Duration = Duration::from_millis(10);
+/// A process that ends sooner is not looked at before: its pipes hold what it has said. One that says more has to wait for so long.
+const QUIET: Duration = Duration::from_millis(2);
 
 /// Runs a process to its end.
 ///

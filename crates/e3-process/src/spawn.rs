@@ -1,5 +1,5 @@
 //! Starting a process, as cheaply as the system can: the child borrows this process's memory until it has become its program, so
-//! nothing is copied, and it does what a child has to do in a dozen system calls.
+//! nothing is copied, and beside what it asks about signals it does what a child has to do in a dozen system calls.
 //!
 //! The standard library goes through `posix_spawn(3)`, which does the same; but it makes a stack for each child, asks about each
 //! of 64 signals, and the handle by which the child is waited for is a call of its own. For tasks that take a tenth of a
@@ -111,12 +111,12 @@ fn clone(plan: &Plan, stack: &mut [MaybeUninit<u8>]) -> io::Result<(Pid, OwnedFd
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the sets are written before they are read. CLONE_VFORK: this thread stands still until the child has another memory
     // or is gone, so `plan` and `stack` outlive its use of them and nobody else has them meanwhile; the stack's top is
-    // within it, and aligned to 16 bytes as every ABI wants it. All signals are blocked, so that no handler runs in the
-    // child while it shares this memory. The handle is a file that nobody else knows, if there is a child.
+    // within it, and aligned to 16 bytes as every ABI wants it. All signals but SIGCHLD are blocked, so that no handler runs in
+    // the child while it shares this memory: it has no child of its own, whose end that would tell. The handle is a file that
+    // nobody else knows, if there is a child.
     unsafe {
         libc::sigfillset(all.as_mut_ptr());
-        // But for the one that tells the end of a child, of which the child has none: blocked and not ignored, it would wake the
-        // main thread for nothing.
+        // What is blocked is not ignored: the end of another child meanwhile would wake the main thread for nothing.
         libc::sigdelset(all.as_mut_ptr(), libc::SIGCHLD);
         let blocked = libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         if blocked != 0 {
@@ -160,15 +160,14 @@ extern "C" fn become_program(plan: *mut c_void) -> c_int {
     }
 }
 
-/// A program starts without handlers in any case; here none may run either, when the signals are unblocked. What is ignored stays so
-/// (`nohup`), but for SIGPIPE, which only the standard library ignores.
+/// A program starts without handlers in any case; here none may run either, when the signals are unblocked. Those of real time are
+/// left out: nobody sends one to a process of which nobody knows yet. What is ignored stays so (`nohup`), but for SIGPIPE,
+/// which only the standard library ignores.
 #[expect(unsafe_code, reason = "neither std nor rustix changes what signals do")]
 unsafe fn default_signals() -> bool {
     // SAFETY: all zeroes is a value of `sigaction`: the default, with an empty mask.
     unsafe {
         let default: libc::sigaction = std::mem::zeroed();
-        // Not those of real time, which only who agrees on their meaning sends: to ask about them took longer than all else
-        // that the child does.
         (1..32).all(|signal| {
             if [libc::SIGKILL, libc::SIGSTOP].contains(&signal) {
                 return true;
