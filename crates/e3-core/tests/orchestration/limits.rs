@@ -153,7 +153,11 @@ async fn what_waits_for_a_limited_runner_can_be_cancelled() {
 }
 
 /// A runner that takes its time to store what a task has made, and says when it begins to.
-struct SlowToStore(Arc<MockTaskRunner>);
+struct SlowToStore {
+    runner: Arc<MockTaskRunner>,
+    /// What it was told: whether anything waited for the room that it gave back.
+    waited: Arc<Mutex<Vec<bool>>>,
+}
 
 #[async_trait]
 impl TaskRunner for SlowToStore {
@@ -165,8 +169,9 @@ impl TaskRunner for SlowToStore {
         options: TaskExecuteOptions,
     ) -> TaskResult {
         let released = options.released.clone().unwrap();
-        let result = self.0.execute(storage, task, inputs, options).await;
-        released();
+        let result = self.runner.execute(storage, task, inputs, options).await;
+        let waited = released();
+        self.waited.lock().unwrap().push(waited);
         tokio::time::sleep(seconds(100)).await;
         result
     }
@@ -178,7 +183,9 @@ async fn the_room_of_a_task_is_used_while_its_output_is_stored_but_not_for_more_
     let mut scenario = Scenario::new(&tasks).await;
     scenario.options.slots = NonZeroUsize::new(1).unwrap();
     scenario.runner.respond_by_default(|call| MockResponse::bytes(call.task.to_string()).after(seconds(10)));
-    scenario.options.runner = Arc::new(SlowToStore(Arc::clone(&scenario.runner)));
+    let waited = Arc::default();
+    let runner = SlowToStore { runner: Arc::clone(&scenario.runner), waited: Arc::clone(&waited) };
+    scenario.options.runner = Arc::new(runner);
     let report = scenario.run().await;
     assert_eq!((report.summary.executed, scenario.runner.most_running()), (5, 1));
     // `b` runs while `a` is being stored; `c` has to wait until `b` is stored, 120 s after the begin.
@@ -186,4 +193,9 @@ async fn the_room_of_a_task_is_used_while_its_output_is_stored_but_not_for_more_
     let expected = "start a, start b, done a, done b, start c, start d, done c, done d, start e, done e";
     assert!(story.contains(expected), "{story}");
     assert_eq!(report.summary.wall_ms / 1000, 350);
+    assert_eq!(
+        *waited.lock().unwrap(),
+        [true, true, true, true, false],
+        "what waited when each gave back its room"
+    );
 }
