@@ -131,7 +131,7 @@ impl Job<'_> {
     async fn carry_out(
         &self,
         execution: ExecutionId,
-        ahead: Option<Prepared>,
+        ahead: Option<Box<Prepared>>,
         outcome: &mut Outcome,
     ) -> Result<ObjectRef, Stopped> {
         let mut prepared = self.prepared(ahead, execution).await?;

@@ -28,7 +28,7 @@ pub(crate) struct Job<'a> {
 
 /// A job whose process can be started.
 pub(crate) struct Prepared {
-    pub(crate) scratch: Scratch,
+    pub(crate) scratch: Box<Scratch>,
     pub(crate) task: TaskObject,
     /// What the task must not change.
     pub(crate) staged: Vec<StagedFile>,
@@ -42,7 +42,7 @@ pub(crate) struct Prepared {
 impl Job<'_> {
     /// Prepares it ahead of its time, if that takes a moment and next to no room on the disk: if its inputs are some files that
     /// it only reads. A failure is none yet, for what is missing now may be there in time.
-    pub(crate) async fn prepare_ahead(&self) -> Option<Prepared> {
+    pub(crate) async fn prepare_ahead(&self) -> Option<Box<Prepared>> {
         let task = packages::load_task(self.storage, self.task).await.ok()?;
         if task.inputs.len() >= MANY || !task.inputs.iter().all(|input| name_of_a_link(input).is_some()) {
             return None;
@@ -53,9 +53,9 @@ impl Job<'_> {
     /// What was prepared ahead, if that is still what it was; else it is prepared now.
     pub(crate) async fn prepared(
         &self,
-        ahead: Option<Prepared>,
+        ahead: Option<Box<Prepared>>,
         execution: ExecutionId,
-    ) -> Result<Prepared, Stopped> {
+    ) -> Result<Box<Prepared>, Stopped> {
         if let Some(ahead) = ahead {
             // Another task may have done something to them, also one of another process.
             if ahead.staged.iter().all(|file| file.was_changed().is_ok_and(|changed| changed == Some(false)))
@@ -73,7 +73,7 @@ impl Job<'_> {
         &self,
         task: TaskObject,
         execution: Option<ExecutionId>,
-    ) -> Result<Prepared, Stopped> {
+    ) -> Result<Box<Prepared>, Stopped> {
         if task.inputs.len() != self.inputs.len() {
             let (wanted, given) = (task.inputs.len(), self.inputs.len());
             let message = format!("the task has {wanted} inputs, but was given {given}");
@@ -86,7 +86,7 @@ impl Job<'_> {
         })?;
         match self.furnish(&mut scratch, &task).await {
             Ok((staged, stays, command, otherwise)) => {
-                Ok(Prepared { scratch, task, staged, stays, command, otherwise })
+                Ok(Box::new(Prepared { scratch, task, staged, stays, command, otherwise }))
             }
             Err(stopped) => {
                 self.clear(scratch, execution).await;
@@ -157,7 +157,7 @@ impl Job<'_> {
     }
 
     /// Makes a scratch folder ready for the next task, or puts that of an execution where it is kept.
-    pub(crate) async fn clear(&self, scratch: Scratch, execution: Option<ExecutionId>) {
+    pub(crate) async fn clear(&self, scratch: Box<Scratch>, execution: Option<ExecutionId>) {
         if let Err(error) = self.try_to_clear(scratch, execution).await {
             // The result stands; what is left goes with the next start.
             tracing::warn!(%error, task = %self.task, "a scratch folder was left behind");
@@ -166,7 +166,7 @@ impl Job<'_> {
 
     async fn try_to_clear(
         &self,
-        mut scratch: Scratch,
+        mut scratch: Box<Scratch>,
         execution: Option<ExecutionId>,
     ) -> Result<(), Unavailable> {
         let scratches = Arc::clone(&self.workshop.scratches);

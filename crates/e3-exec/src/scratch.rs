@@ -38,7 +38,8 @@ use rustix::{
 pub struct Scratches {
     folder: PathBuf,
     drawn: AtomicU64,
-    free: Mutex<Vec<Scratch>>,
+    #[expect(clippy::vec_box, reason = "each is handed out and given back many times, and not small")]
+    free: Mutex<Vec<Box<Scratch>>>,
     /// Where those stay that are to be used by the same task again.
     staged: Option<PathBuf>,
 }
@@ -115,18 +116,18 @@ impl Scratches {
     }
 
     /// An empty one.
-    pub(crate) fn take(&self) -> io::Result<Scratch> {
+    pub(crate) fn take(&self) -> io::Result<Box<Scratch>> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.map_or_else(|| Scratch::make(self.draw()), Ok)
+        free.map_or_else(|| Scratch::make(self.draw()).map(Box::new), Ok)
     }
 
     /// The one in which a task with so many inputs has left them, if there is one; else an empty one.
-    pub(crate) fn take_for(&self, task: Hash, inputs: usize) -> io::Result<Scratch> {
+    pub(crate) fn take_for(&self, task: Hash, inputs: usize) -> io::Result<Box<Scratch>> {
         let Some(staged) = self.staged.as_ref().filter(|_| inputs >= MANY) else { return self.take() };
         let path = self.draw();
         match fs::rename(staged.join(task.to_string()), &path) {
             Ok(()) => match Scratch::open(path.clone()) {
-                Ok(scratch) => return Ok(Scratch { has_inputs: true, ..scratch }),
+                Ok(scratch) => return Ok(Box::new(Scratch { has_inputs: true, ..scratch })),
                 Err(error) => {
                     tracing::info!(%error, %task, "what was staged for a task cannot be used");
                     if let Err(error) = remove_anything(&path) {
@@ -167,7 +168,7 @@ impl Scratches {
     }
 
     /// Empties one for the next task, after it was examined. One that is retired, or cannot be emptied, is removed.
-    pub(crate) fn give_back(&self, mut scratch: Scratch) -> io::Result<()> {
+    pub(crate) fn give_back(&self, mut scratch: Box<Scratch>) -> io::Result<()> {
         if let Some(task) = scratch.stays_for.filter(|_| !scratch.is_retired) {
             match self.leave(&mut scratch, task) {
                 Err(error) if fs::exists(&scratch.path)? => {
@@ -316,28 +317,21 @@ impl Place {
     fn open(path: PathBuf) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let folder = openat(CWD, &path, flags, Mode::empty())?;
-        let found = find(CWD, &path)?;
-        let look = Look { more: (attributes(folder.as_fd())?, found.look.more.1), ..found.look };
+        let Found { look, times, .. } = find(CWD, &path, folder.as_fd())?;
         let folder = Dir::new(folder)?;
-        Ok(Self { path, folder, look, rest: found.times, is_at_rest: false })
+        Ok(Self { path, folder, look, rest: times, is_at_rest: false })
     }
 
     /// Remembers it with nothing of a task in it.
     fn rest(&mut self) -> io::Result<()> {
         futimens(self.folder.fd()?, &Timestamps { last_access: AT_REST, last_modification: AT_REST })?;
-        self.rest = find(CWD, &self.path)?.times;
+        self.rest = find(CWD, &self.path, self.folder.fd()?)?.times;
         Ok(())
     }
 
-    /// What is found in its place, with its attributes; these are what they were if nothing of it was changed.
+    /// What is found in its place.
     fn look(&self, parent: BorrowedFd<'_>, name: impl Arg) -> Option<Found> {
-        let mut found = find(parent, name).ok()?;
-        found.look.more.0 = if found.times == self.rest {
-            self.look.more.0
-        } else {
-            attributes(self.folder.fd().ok()?).ok()?
-        };
-        Some(found)
+        find(parent, name, self.folder.fd().ok()?).ok()
     }
 
     /// How many links there are to it; none if it is not as it was made, whatever is in it.
@@ -378,35 +372,25 @@ impl Place {
     }
 }
 
-/// The size of the extended attributes of a folder.
+/// What there is of a name in a folder, which should be the one that is open.
 #[cfg(target_os = "linux")]
-fn attributes(folder: BorrowedFd<'_>) -> io::Result<usize> {
-    match rustix::fs::flistxattr(folder, &mut [0_u8; 256][..]) {
-        Err(rustix::io::Errno::NOTSUP) => Ok(0),
+fn find(parent: BorrowedFd<'_>, name: impl Arg, folder: BorrowedFd<'_>) -> io::Result<Found> {
+    use rustix::fs::{StatxFlags, flistxattr, statx};
+    let attributes = match flistxattr(folder, &mut [0_u8; 256][..]) {
+        Err(rustix::io::Errno::NOTSUP) => 0,
         // More than any folder has that was just made.
-        Err(rustix::io::Errno::RANGE) => Ok(usize::MAX),
-        other => Ok(other?),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn attributes(_: BorrowedFd<'_>) -> io::Result<usize> {
-    Ok(0)
-}
-
-/// What there is of a name in a folder; without its extended attributes.
-#[cfg(target_os = "linux")]
-fn find(parent: BorrowedFd<'_>, name: impl Arg) -> io::Result<Found> {
-    use rustix::fs::{StatxFlags, statx};
+        Err(rustix::io::Errno::RANGE) => usize::MAX,
+        other => other?,
+    };
     let found = statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
-    let more = (0, found.stx_attributes.bits());
+    let more = (attributes, found.stx_attributes.bits());
     let times = [found.stx_mtime, found.stx_ctime].map(|time| (time.tv_sec, time.tv_nsec));
     let look = Look { inode: found.stx_ino, mode: u32::from(found.stx_mode), more };
     Ok(Found { look, links: u64::from(found.stx_nlink), times })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn find(parent: BorrowedFd<'_>, name: impl Arg) -> io::Result<Found> {
+fn find(parent: BorrowedFd<'_>, name: impl Arg, _: BorrowedFd<'_>) -> io::Result<Found> {
     let found = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let time = |seconds: i64, nanoseconds: i64| (seconds, u32::try_from(nanoseconds).unwrap_or(0));
     let times = [time(found.st_mtime, found.st_mtime_nsec), time(found.st_ctime, found.st_ctime_nsec)];
@@ -508,12 +492,14 @@ mod tests {
 
     #[test]
     fn one_that_a_task_has_rebuilt_is_not_used_again() {
-        let spoil: [fn(&mut Scratch); 5] = [
+        fn attribute(folder: &Path) {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(folder, "user.left", b"x", flags).unwrap();
+        }
+        let spoil: [fn(&mut Scratch); 6] = [
             |scratch| scratch.retire(true),
-            |scratch| {
-                let name = "user.left";
-                rustix::fs::setxattr(scratch.work(), name, b"x", rustix::fs::XattrFlags::empty()).unwrap();
-            },
+            |scratch| attribute(&scratch.work()),
+            |scratch| attribute(&scratch.temporary()),
             |scratch| fs::remove_dir(scratch.work().join("inputs")).unwrap(),
             |scratch| fs::set_permissions(scratch.temporary(), fs::Permissions::from_mode(0o500)).unwrap(),
             |scratch| {
