@@ -193,6 +193,11 @@ fn children_text(own: i32) -> io::Result<String> {
         Some(file) => file,
         none => none.insert(File::open(format!("/proc/self/task/{own}/children"))?),
     };
+    read_anew(file)
+}
+
+/// All of a file that the system makes up as it is read, from its beginning.
+fn read_anew(file: &File) -> io::Result<String> {
     // Less than a page: only the end of the file makes a read shorter.
     let (mut text, mut piece) = (Vec::new(), [0; 1 << 10]);
     loop {
@@ -212,6 +217,17 @@ fn children_text(own: i32) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_read_anew_and_to_its_end() {
+        let file = tempfile::tempfile().unwrap();
+        for size in [0, 5, 1023, 1024, 1025, 2048, 3000] {
+            file.set_len(0).unwrap();
+            let text: String = ('a'..='z').cycle().take(size).collect();
+            file.write_all_at(text.as_bytes(), 0).unwrap();
+            assert_eq!(read_anew(&file).unwrap(), text);
+        }
+    }
 
     #[test]
     fn a_name_may_hold_anything() {

@@ -107,8 +107,9 @@ impl Orchestrator<'_> {
 
     /// Has the runner clear away whatever it has prepared, and waits for that.
     pub(super) async fn forgo_all(&mut self) {
-        for (_, asked) in self.ahead.asked.drain() {
-            asked.cancellation.stop.cancel();
+        let all: Vec<Unit> = self.ahead.asked.keys().copied().collect();
+        for unit in all {
+            self.forgo(unit);
         }
         while self.ahead.closed > 0 {
             match self.work.join_next().await {
