@@ -136,7 +136,9 @@ const FEW: usize = 64;
 pub(crate) struct Builder<Environment> {
     pipeline: Pipeline,
     environment: Environment,
+    /// All of it but the tasks.
     built: Built,
+    tasks: Vec<(Name, PackageTask)>,
     /// The last task that was built.
     last: Option<Name>,
 }
@@ -153,6 +155,8 @@ impl<Environment: FnMut(&str) -> Option<OsString>> Builder<Environment> {
             objects: Vec::new(),
             tracked: Vec::new(),
         };
+        // A map that is made of all of its entries takes half the memory of one that they come into in order.
+        let mut datasets = Vec::with_capacity(pipeline.inputs.len() + pipeline.tasks.len());
         for (name, At { value: input, span }) in &pipeline.inputs {
             let path = DatasetPath::from(name);
             let mut follow = |source| {
@@ -176,17 +180,19 @@ impl<Environment: FnMut(&str) -> Option<OsString>> Builder<Environment> {
                 }
                 InputSpec::Unassigned(kind) => Slot { kind: *kind, default: None },
             };
-            built.package.datasets.insert(path, slot);
+            datasets.push((path, slot));
         }
         for (name, task) in &pipeline.tasks {
-            built.package.datasets.insert(DatasetPath::from(name), Slot { kind: task.kind, default: None });
+            datasets.push((DatasetPath::from(name), Slot { kind: task.kind, default: None }));
         }
-        Self { pipeline, environment, built, last: None }
+        built.package.datasets = datasets.into_iter().collect();
+        let tasks = Vec::with_capacity(pipeline.tasks.len());
+        Self { pipeline, environment, built, tasks, last: None }
     }
 
     /// Builds the next tasks, and returns the objects that have come to be; none when all is done.
     pub(crate) fn objects(&mut self) -> Result<Option<Vec<Bytes>>, PipelineError> {
-        let Self { pipeline, environment, built, last } = self;
+        let Self { pipeline, environment, built, tasks, last } = self;
         let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let next: Vec<_> = pipeline.tasks.range::<Name, _>((after, Bound::Unbounded)).take(AT_ONCE).collect();
         *last = next.last().map(|(name, _)| (*name).clone()).or(last.take());
@@ -198,7 +204,7 @@ impl<Environment: FnMut(&str) -> Option<OsString>> Builder<Environment> {
             Ok(((*name).clone(), wired))
         })?;
         for (name, Wired { task, object, code }) in wired {
-            built.package.tasks.insert(name, task);
+            tasks.push((name, task));
             built.objects.push(object);
             if let Some(code) = code {
                 built.package.datasets.insert(code.path.clone(), Slot { kind: Kind::Dir, default: None });
@@ -211,7 +217,8 @@ impl<Environment: FnMut(&str) -> Option<OsString>> Builder<Environment> {
 
     /// The package, and the datasets that follow files of the project.
     pub(crate) fn finish(self) -> Result<(Package, Vec<Tracked>), PipelineError> {
-        let Self { pipeline, built: Built { package, tracked, .. }, .. } = self;
+        let Self { pipeline, built: Built { mut package, tracked, .. }, tasks, .. } = self;
+        package.tasks = tasks.into_iter().collect();
         let graph = Graph::new(&package);
         graph.map_err(|error| {
             let blamed = match &error {

@@ -57,10 +57,17 @@ fn whole(source: &SourceText) -> Result<Pipeline, PipelineError> {
 
 /// The pipeline of a file that can be taken apart into its tasks, and in which nothing is wrong.
 fn in_pieces(source: &SourceText) -> Option<Pipeline> {
-    let Pieces { rest, tasks: pieces } = pieces::split(source.text());
+    let Pieces { rest, inputs, tasks: pieces } = pieces::split(source.text());
     let table = DeTable::parse(&rest).ok()?;
     let mut root = TableReader::root(source, &table);
     let mut pipeline = beginning(source, &mut root).ok()?;
+    for some in in_lots(inputs, |piece| inputs_in(source, &piece).ok_or(())).ok()? {
+        for (name, input) in some {
+            if pipeline.inputs.insert(name, input).is_some() {
+                return None;
+            }
+        }
+    }
     let read = |piece: Range<usize>| {
         let (name, spec, span) = task_in(source, &piece, &pipeline.run).ok_or(())?;
         Ok::<_, ()>((name, Task { kind: spec.dataset_kind(), span, said: Said::InText(piece) }))
@@ -101,13 +108,28 @@ fn beginning(source: &SourceText, root: &mut TableReader<'_>) -> Result<Pipeline
         pipeline.run = policy::run(source, value)?;
     }
     if let Some(value) = root.get("inputs") {
-        for (key, value) in TableReader::new(source, "[inputs]", value)?.entries() {
-            let name = dataset_name(source, key)?;
-            let spec = input(source, &name, value)?;
-            pipeline.inputs.insert(name, At { value: spec, span: key.span() });
-        }
+        pipeline.inputs.extend(inputs(source, &TableReader::new(source, "[inputs]", value)?)?);
     }
     Ok(pipeline)
+}
+
+fn inputs(source: &SourceText, table: &TableReader<'_>) -> Result<Vec<NamedInput>, PipelineError> {
+    let named = |(key, value)| {
+        let name = dataset_name(source, key)?;
+        let spec = input(source, &name, value)?;
+        Ok((name, At { value: spec, span: key.span() }))
+    };
+    table.entries().map(named).collect()
+}
+
+/// What a piece of the file says of its inputs; none if it is not such a piece, or something is wrong with it.
+fn inputs_in(source: &SourceText, piece: &Range<usize>) -> Option<Vec<NamedInput>> {
+    let table = DeTable::parse(&source.text()[piece.clone()]).ok()?;
+    let mut inputs = inputs(source, &TableReader::root(source, &table)).ok()?;
+    for (_, At { span, .. }) in &mut inputs {
+        *span = span.start + piece.start..span.end + piece.start;
+    }
+    Some(inputs)
 }
 
 /// What a piece of the file says of its one task; none if it is not such a piece, or something is wrong with it.
@@ -120,6 +142,9 @@ pub(crate) fn task_in(source: &SourceText, piece: &Range<usize>, run: &RunSettin
     spec.move_by(piece.start);
     Some((name, spec, span.start + piece.start..span.end + piece.start))
 }
+
+/// An input with its name, at the place of that.
+type NamedInput = (Name, At<InputSpec>);
 
 /// A task with its name, and the place of that.
 type NamedTask = (Name, TaskSpec, Range<usize>);

@@ -1,9 +1,10 @@
-//! A pipeline file in pieces, so that its tasks can be read one by one: the tree that a parser makes of a whole file takes twenty
-//! times the memory of its text.
+//! A pipeline file in pieces, so that its inputs and tasks can be read some at a time: the tree that a parser makes of a whole file
+//! takes twenty times the memory of its text.
 //!
-//! A piece is what stands under the headers `[tasks.NAME]` and `[tasks.NAME.more]` of one task, as far as these follow each other. It
-//! is a TOML document of its own, and the file without these pieces is another one. Where a file is written in another way, or is no
-//! TOML, the pieces are not what it says: then the whole of it is read. So this need not know TOML, but only where a header begins.
+//! A piece with a task is what stands under the headers `[tasks.NAME]` and `[tasks.NAME.more]`, as far as these follow each other;
+//! pieces with inputs are some of the lines that stand under the header `[inputs]`, without that. Each is a TOML document of its
+//! own, and the file without these pieces is another one. Where a file is written in another way, or is no TOML, the pieces are not
+//! what it says: then the whole of it is read. So this need not know TOML, but only where a header or an entry begins.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -12,33 +13,54 @@ use toml_parser::{
     lexer::{Lexer, Token, TokenKind},
 };
 
+/// How long a piece with inputs is, at least if there are more. In tests they are as short as can be.
+const INPUTS_AT_ONCE: usize = if cfg!(test) { 1 } else { 32 << 10 };
+
 /// The pieces of a file.
 pub(crate) struct Pieces<'a> {
-    /// All that stands under no header of a task, at its place; with blanks for the tasks.
+    /// All that is in no piece, at its place; with blanks for the pieces.
     pub(crate) rest: Cow<'a, str>,
+    /// What stands under the header of the inputs, some at a time.
+    pub(crate) inputs: Vec<Range<usize>>,
     /// What stands under the headers of each task.
     pub(crate) tasks: Vec<Range<usize>>,
 }
 
 /// Takes a file apart.
 pub(crate) fn split(text: &str) -> Pieces<'_> {
-    let mut tasks: Vec<Range<usize>> = Vec::new();
-    let mut name = None;
-    for header in Headers::of(text) {
-        // What is under way ends here, unless this is about the same task.
-        let is_same = header.task.is_some() && header.task == name;
-        if let (Some(last), Some(_)) = (tasks.last_mut(), name) {
-            last.end = header.start;
+    split_at(text, INPUTS_AT_ONCE)
+}
+
+fn split_at(text: &str, inputs_at_once: usize) -> Pieces<'_> {
+    let mut pieces: Vec<(Range<usize>, Section<'_>)> = Vec::new();
+    let mut section = Section::Other;
+    // Where the piece begins that is under way.
+    let mut open = None;
+    for Line { start, header } in
+        Lines::of(text).chain([Line { start: text.len(), header: Some(Section::Other) }])
+    {
+        let before = section;
+        section = header.unwrap_or(section);
+        let (begins, ends) = match section {
+            Section::Task(_) => (section != before, section != before),
+            Section::Inputs if header.is_none() => {
+                let is_full = open.is_none_or(|open| start - open >= inputs_at_once);
+                (is_full, is_full)
+            }
+            Section::Inputs | Section::Other => (false, header.is_some()),
+        };
+        if ends && let Some(open) = open.take() {
+            pieces.push((open..start, before));
         }
-        if header.task.is_some() && !is_same {
-            tasks.push(header.start..text.len());
+        if begins {
+            open = Some(start);
         }
-        name = header.task;
     }
-    if let (Some(last), Some(_)) = (tasks.last_mut(), name) {
-        last.end = text.len();
-    }
-    Pieces { rest: without(text, &tasks), tasks }
+    let places: Vec<Range<usize>> = pieces.iter().map(|(place, _)| place.clone()).collect();
+    let (inputs, tasks): (Vec<_>, Vec<_>) =
+        pieces.into_iter().partition(|(_, section)| *section == Section::Inputs);
+    let places_of = |pieces: Vec<(Range<usize>, _)>| pieces.into_iter().map(|(place, _)| place).collect();
+    Pieces { rest: without(text, &places), inputs: places_of(inputs), tasks: places_of(tasks) }
 }
 
 /// The text with blanks in these places; without what is nothing but blanks at its end.
@@ -60,14 +82,42 @@ fn without<'a>(text: &'a str, places: &[Range<usize>]) -> Cow<'a, str> {
     Cow::Owned(rest)
 }
 
-/// A header: the first bracket of a line that is not inside a value.
-struct Header<'a> {
-    start: usize,
-    /// The name in `[tasks.NAME`, as it is written.
-    task: Option<&'a str>,
+/// What stands under a header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Section<'a> {
+    /// A task, with its name in `[tasks.NAME`, as it is written.
+    Task(&'a str),
+    /// Under `[inputs]`.
+    Inputs,
+    Other,
 }
 
-struct Headers<'a> {
+impl<'a> Section<'a> {
+    /// What follows the first bracket of a header says.
+    fn of(header: &'a str) -> Self {
+        let word = |token: &Token| &header[token.span().start()..token.span().end()];
+        let mut words = Source::new(header).lex().filter(|token| token.kind() != TokenKind::Whitespace);
+        let (Some(first), Some(second)) = (words.next(), words.next()) else { return Self::Other };
+        match (word(&first), second.kind(), words.next()) {
+            ("inputs", TokenKind::RightSquareBracket, _) => Self::Inputs,
+            ("tasks", TokenKind::Dot, Some(name)) if is_key(name.kind()) => Self::Task(word(&name)),
+            _ => Self::Other,
+        }
+    }
+}
+
+fn is_key(kind: TokenKind) -> bool {
+    matches!(kind, TokenKind::Atom | TokenKind::BasicString | TokenKind::LiteralString)
+}
+
+/// A line that is not inside a value: it begins with a header or an entry.
+struct Line<'a> {
+    start: usize,
+    /// What the header says, if it is one: it begins with a bracket.
+    header: Option<Section<'a>>,
+}
+
+struct Lines<'a> {
     text: &'a str,
     tokens: Lexer<'a>,
     /// How many brackets are open.
@@ -75,37 +125,23 @@ struct Headers<'a> {
     is_line_start: bool,
 }
 
-impl<'a> Headers<'a> {
+impl<'a> Lines<'a> {
     fn of(text: &'a str) -> Self {
         Self { text, tokens: Source::new(text).lex(), depth: 0, is_line_start: true }
     }
 }
 
-/// The name of the task, if what follows the bracket says that this is the header of one.
-fn task_of(header: &str) -> Option<&str> {
-    let word = |token: &Token| &header[token.span().start()..token.span().end()];
-    let mut words = Source::new(header).lex().filter(|token| token.kind() != TokenKind::Whitespace);
-    let (tasks, dot, name) = (words.next()?, words.next()?, words.next()?);
-    let is_key = matches!(name.kind(), TokenKind::Atom | TokenKind::BasicString | TokenKind::LiteralString);
-    (word(&tasks) == "tasks" && dot.kind() == TokenKind::Dot && is_key).then(|| word(&name))
-}
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
 
-impl<'a> Iterator for Headers<'a> {
-    type Item = Header<'a>;
-
-    fn next(&mut self) -> Option<Header<'a>> {
+    fn next(&mut self) -> Option<Line<'a>> {
         for token in self.tokens.by_ref() {
-            let is_first = self.is_line_start && self.depth == 0;
-            match token.kind() {
-                TokenKind::Whitespace => continue,
+            let (start, kind, is_outside) = (token.span().start(), token.kind(), self.depth == 0);
+            match kind {
+                TokenKind::Whitespace | TokenKind::Comment | TokenKind::Eof => continue,
                 TokenKind::Newline => {
                     self.is_line_start = true;
                     continue;
-                }
-                TokenKind::LeftSquareBracket if is_first => {
-                    (self.is_line_start, self.depth) = (false, 1);
-                    let start = token.span().start();
-                    return Some(Header { start, task: task_of(&self.text[start + 1..]) });
                 }
                 TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket => self.depth += 1,
                 TokenKind::RightSquareBracket | TokenKind::RightCurlyBracket => {
@@ -113,7 +149,11 @@ impl<'a> Iterator for Headers<'a> {
                 }
                 _ => {}
             }
-            self.is_line_start = false;
+            if std::mem::take(&mut self.is_line_start) && is_outside {
+                let is_header = kind == TokenKind::LeftSquareBracket;
+                let header = is_header.then(|| Section::of(&self.text[start + 1..]));
+                return Some(Line { start, header });
+            }
         }
         None
     }
@@ -126,7 +166,8 @@ mod tests {
     #[test]
     fn a_file_is_taken_apart_at_the_headers_of_tasks() {
         let text = "a = [\n[1],\n]\n[package]\nname = '''\n[tasks.no]\n'''\n [tasks.one] # [tasks.x]\nb = {c=[\n[tasks.no]]}\n[ tasks . one.env]\n[tasks.\"two\"]\n[outputs]\n[[tasks.list]]\n[tasks.three]\nd = 1";
-        let Pieces { rest, tasks } = split(text);
+        let Pieces { rest, inputs, tasks } = split(text);
+        assert!(inputs.is_empty());
         let pieces: Vec<&str> = tasks.iter().map(|piece| &text[piece.clone()]).collect();
         assert_eq!(
             pieces,
@@ -145,10 +186,26 @@ mod tests {
     #[test]
     fn a_file_without_tasks_is_one_piece() {
         for text in ["", "a = 1", "[package]\n", "[tasks]\nb = 1\n", "[\"tasks\".a]\n"] {
-            let Pieces { rest, tasks } = split(text);
-            assert_eq!((&*rest, tasks.len()), (text, 0));
+            let Pieces { rest, inputs, tasks } = split(text);
+            assert_eq!((&*rest, inputs.len(), tasks.len()), (text, 0, 0));
         }
-        let Pieces { rest, tasks } = split("x = 1\n[tasks.ä]\n[tasks.b]");
+        let Pieces { rest, tasks, .. } = split("x = 1\n[tasks.ä]\n[tasks.b]");
         assert_eq!((&*rest, tasks.len()), ("x = 1\n", 2));
+    }
+
+    #[test]
+    fn the_inputs_are_taken_apart_between_their_entries() {
+        let text = "[package]\nname = 'x'\n[ inputs ] # here\n# a\na = { file = 'a' }\nb.json = [\n[1],\n]\n'c' = { json = \"\"\"\nd = 1\n\"\"\" }\n\n[inputs.e]\nfile = 'e'\n[tasks.t]\ncommand = 'f'\n[inputs]\ng = 1";
+        let pieces = |at_once| {
+            let Pieces { rest, inputs, tasks } = split_at(text, at_once);
+            assert_eq!(rest.find("[inputs.e]"), text.find("[inputs.e]"), "places stay");
+            assert_eq!(tasks.len(), 1);
+            inputs.into_iter().map(|piece| &text[piece]).collect::<Vec<_>>()
+        };
+        let (a, b) = ("a = { file = 'a' }\n", "b.json = [\n[1],\n]\n");
+        let c = "'c' = { json = \"\"\"\nd = 1\n\"\"\" }\n\n";
+        assert_eq!(pieces(1), [a, b, c, "g = 1"]);
+        assert_eq!(pieces(a.len() + 1), [[a, b].concat().as_str(), c, "g = 1"]);
+        assert_eq!(pieces(text.len()), [[a, b, c].concat().as_str(), "g = 1"]);
     }
 }

@@ -90,13 +90,13 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    fn file(mut self, file: &str, looker: &mut Looker) -> Result<Vec<Found>, PipelineError> {
+    fn file(self, file: &str, looker: &mut Looker) -> Result<Vec<Found>, PipelineError> {
         let path = self.project.join(file);
         let Some(look) = looker.look(&path).map_err(|error| self.unavailable(&path, &error))? else {
             return Err(self.refuse(format!("`{file}` is not a file: write `dir` for a folder")));
         };
-        self.found.push(Found { relative: PathBuf::new(), what: What::File { path, look } });
-        Ok(self.found)
+        // There may be many such datasets: a list of one, without room for more.
+        Ok(vec![Found { relative: PathBuf::new(), what: What::File { path, look } }])
     }
 
     fn dir(mut self, dir: &str) -> Result<Vec<Found>, PipelineError> {

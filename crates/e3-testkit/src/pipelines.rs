@@ -205,7 +205,7 @@ impl Scenario {
                 continue;
             };
             let inputs: Vec<_> = task.inputs.iter().map(|input| values[input].object.hash).collect();
-            let (key, made) = (ExecutionKey::new(task.task, &inputs), value.made.unwrap());
+            let (key, made) = (ExecutionKey::new(task.task, &inputs), value.made.as_ref().unwrap());
             assert_eq!((made.task, made.inputs), (key.task, key.inputs), "`{dataset}` is not current");
             open.extend(task.inputs.iter().cloned());
         }

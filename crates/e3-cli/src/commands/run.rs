@@ -148,6 +148,8 @@ impl<'a> Round<'a> {
         }
         let TrackReport { values, looks, .. } =
             sources.track(&**storage, &*context.clock, stat_cache(storage)).await?;
+        // There may be very many, and all that is deployed comes to be now.
+        drop(sources);
         let package = self.package(prepared).await?;
         let looks = Some(&looks);
         let deployment = Deployment { object, package, tracked: &values, looks, reset };

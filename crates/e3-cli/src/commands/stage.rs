@@ -50,8 +50,8 @@ impl Stage {
             None => compiler.complete(&*storage, &compiled, variable).await?,
         };
         let deployment = Deployment { object, package: &package, tracked: &tracked, looks: None, reset };
-        let roots = deployment.applied_to(&before, old.as_ref(), context.clock.now()).roots;
-        Ok(Self { storage, package, roots, settings: compiled.run })
+        let (roots, _) = deployment.applied_to(&before, old.as_ref(), context.clock.now());
+        Ok(Self { storage, package, roots: roots.into_iter().collect(), settings: compiled.run })
     }
 
     /// What is deployed.

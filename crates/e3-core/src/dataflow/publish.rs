@@ -37,7 +37,7 @@ pub(super) struct Published {
 impl Known {
     fn of(value: Option<DatasetRef>) -> Self {
         let of = |value: DatasetRef| {
-            let Derivation { task, inputs, execution } = value.made?;
+            let Derivation { task, inputs, execution } = *value.made?;
             Some(Published { key: ExecutionKey { task, inputs }, execution, output: value.object })
         };
         value.and_then(of).map_or(Self::Nothing, |published| Self::Holds(Box::new(published)))
@@ -111,7 +111,7 @@ impl Publisher {
         let Published { key, execution, output } = published.clone();
         self.outputs[task.at()] = Known::Holds(Box::new(published));
         let made = Derivation { task: key.task, inputs: key.inputs, execution };
-        let value = DatasetRef { object: output, origin: Origin::Task, at, made: Some(made) };
+        let value = DatasetRef { object: output, origin: Origin::Task, at, made: Some(Box::new(made)) };
         Ok(Some(datasets::publish(&self.workspace, graph.output(task), &value)))
     }
 }

@@ -35,13 +35,13 @@ pub trait RefStore: Send + Sync {
 
 /// The name of a mutable value: segments joined by `/`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RefName(String);
+pub struct RefName(Box<str>);
 
 impl RefName {
     /// The name made of `segments`. They must not contain `/`: all are names, hashes or ids, whose grammar forbids it.
     pub fn new(segments: &[&(dyn fmt::Display + Sync)]) -> Self {
         use fmt::Write;
-        // Most have two hashes at most.
+        // Most have two hashes at most. It is cut to its size, as a write may have very many.
         let mut name = String::with_capacity(160);
         for segment in segments {
             if !name.is_empty() {
@@ -51,12 +51,12 @@ impl RefName {
             write!(name, "{segment}").expect("writing to a string does not fail");
             debug_assert!(name.len() > start && !name[start..].contains('/'), "{name}");
         }
-        Self(name)
+        Self(name.into())
     }
 
     /// The name that a store has kept as text.
     pub fn from_stored(text: String) -> Self {
-        Self(text)
+        Self(text.into())
     }
 
     /// The name as text.

@@ -17,8 +17,8 @@ use super::{
     packages, workspaces,
 };
 use crate::{
-    Clock, PackageError, RefChange, RefError, RefName, RefStore, Scan, StorageBackend, StorageError,
-    WorkspaceError,
+    Clock, PackageError, Precondition, RefChange, RefError, RefName, RefStore, Scan, StorageBackend,
+    StorageError, WorkspaceError,
 };
 
 /// What a dataset holds and where it came from.
@@ -30,9 +30,9 @@ pub struct DatasetRef {
     pub origin: Origin,
     /// When.
     pub at: Timestamp,
-    /// What it was made of, if a task made it.
+    /// What it was made of, if a task made it. Of a workspace with many inputs there are many that nothing was made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub made: Option<Derivation>,
+    pub made: Option<Box<Derivation>>,
 }
 
 /// What an output was made of: the key of the execution that made it.
@@ -242,8 +242,7 @@ pub(super) fn put_root(
     path: &DatasetPath,
     value: Option<&DatasetRef>,
 ) -> RefChange {
-    let name = root_name(workspace, path);
-    value.map_or_else(|| RefChange::remove(name.clone()), |value| RefChange::set(name.clone(), encode(value)))
+    RefChange { name: root_name(workspace, path), value: value.map(encode), precondition: Precondition::None }
 }
 
 /// The change that publishes an output.

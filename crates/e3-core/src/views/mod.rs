@@ -29,11 +29,15 @@ pub use self::{
 };
 use crate::{RefError, RefName, RefStore};
 
+/// How long most records are at most, in bytes.
+const USUAL: usize = 1024;
+
 pub(crate) fn encode(record: &impl Serialize) -> Bytes {
-    // Most records are smaller than this. They are copied out at their own size, because some storages keep them for long.
-    let mut text = Vec::with_capacity(1024);
+    // Most records are smaller than this. They are copied out at their own size, because some storages keep them for long;
+    // a large one is cut to its size where it is.
+    let mut text = Vec::with_capacity(USUAL);
     serde_json::to_writer(&mut text, record).expect("records are plain data with text keys");
-    Bytes::copy_from_slice(&text)
+    if text.len() > USUAL { text.into_boxed_slice().into() } else { Bytes::copy_from_slice(&text) }
 }
 
 fn decode<T: DeserializeOwned>(name: &RefName, value: &[u8]) -> Result<T, RefError> {

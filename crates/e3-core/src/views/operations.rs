@@ -109,12 +109,12 @@ pub(super) fn commit(
 ) -> Result<Vec<RefChange>, StorageError> {
     operation.number = number_of(workspace, head.as_ref())? + 1;
     let precondition = head.map_or(Precondition::Absent, Precondition::Value);
-    let mut changes = vec![
-        RefChange::set(head_name(workspace), encode(&operation.number)).when(precondition),
-        RefChange::set(name(workspace, operation.number), encode(&operation)),
-    ];
-    for RootChange { path, after, .. } in &operation.changes {
-        changes.push(datasets::put_root(workspace, path, after.as_ref()));
+    // As many as there are of inputs: room for no more, and each of these goes when its change is there.
+    let mut changes = Vec::with_capacity(operation.changes.len() + 2);
+    changes.push(RefChange::set(head_name(workspace), encode(&operation.number)).when(precondition));
+    changes.push(RefChange::set(name(workspace, operation.number), encode(&operation)));
+    for RootChange { path, after, .. } in operation.changes {
+        changes.push(datasets::put_root(workspace, &path, after.as_ref()));
     }
     Ok(changes)
 }

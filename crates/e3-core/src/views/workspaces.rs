@@ -1,7 +1,7 @@
 //! Workspaces: `workspaces/WORKSPACE/deployed` is the package that is deployed there.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -138,11 +138,9 @@ pub struct Deployment<'a> {
     pub reset: bool,
 }
 
-/// The inputs of a workspace after a deployment.
+/// What a deployment comes to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeployReport {
-    /// All inputs that hold something.
-    pub roots: BTreeMap<DatasetPath, DatasetRef>,
     /// Those that keep the value which a person gave them.
     pub kept: Vec<DatasetPath>,
     /// Those that had such a value and cannot keep it, because their kind is another one or they are gone.
@@ -156,16 +154,16 @@ impl Deployment<'_> {
     /// and kind, or cannot be read any more; else what the file holds that it follows; else the package's default; else
     /// nothing.
     ///
-    /// A tracked input that is no input of the package is left out.
+    /// A tracked input that is no input of the package is left out. Returns those that hold something, in order.
     pub fn applied_to(
         &self,
         before: &BTreeMap<DatasetPath, DatasetRef>,
         old: Option<&Package>,
         now: Timestamp,
-    ) -> DeployReport {
+    ) -> (Vec<(DatasetPath, DatasetRef)>, DeployReport) {
         let outputs: HashSet<_> = self.package.tasks.values().map(|task| &task.output).collect();
         let tracked: HashMap<_, _> = self.tracked.iter().map(|value| (&value.path, value.object)).collect();
-        let mut report = DeployReport::default();
+        let (mut roots, mut report) = (Vec::new(), DeployReport::default());
         for (path, slot) in &self.package.datasets {
             if outputs.contains(path) {
                 continue;
@@ -190,13 +188,13 @@ impl Deployment<'_> {
                 },
                 (None, None) => continue,
             };
-            report.roots.insert(path.clone(), value);
+            roots.push((path.clone(), value));
         }
         // They are in order, as the datasets are.
         let lost = |path: &&DatasetPath| report.kept.binary_search(path).is_err() && !self.reset;
         let by_user = before.iter().filter(|(_, value)| value.origin == Origin::User).map(|(path, _)| path);
         report.dropped = by_user.filter(lost).cloned().collect();
-        report
+        (roots, report)
     }
 }
 
@@ -229,11 +227,11 @@ pub async fn deploy(
         };
         let old_package =
             if old == Some(deployment.object) { Some(deployment.package) } else { other.as_ref() };
-        let mut report = deployment.applied_to(&before, old_package, now);
+        let (roots, mut report) = deployment.applied_to(&before, old_package, now);
         report.is_new_package = old != Some(deployment.object);
         let package = (old != Some(deployment.object))
             .then_some(PackageChange { before: old, after: deployment.object });
-        let changes = difference(&before, &report.roots);
+        let changes = difference(before, roots);
         let followed_before = followed::find(storage, workspace).await.map_err(StorageError::from)?;
         let follow = |operation| {
             let remember = |looks: &Looks| {
@@ -362,19 +360,20 @@ pub async fn follow(
 
 /// What has to change to get from one set of inputs to another.
 fn difference(
-    before: &BTreeMap<DatasetPath, DatasetRef>,
-    after: &BTreeMap<DatasetPath, DatasetRef>,
+    mut before: BTreeMap<DatasetPath, DatasetRef>,
+    after: impl IntoIterator<Item = (DatasetPath, DatasetRef)>,
 ) -> Vec<RootChange> {
-    let paths: BTreeSet<&DatasetPath> = before.keys().chain(after.keys()).collect();
-    let change = |path: &&DatasetPath| {
-        let (before, after) = (before.get(*path), after.get(*path));
-        (before != after).then(|| RootChange {
-            path: (*path).clone(),
-            before: before.cloned(),
-            after: after.cloned(),
-        })
-    };
-    paths.iter().filter_map(change).collect()
+    let mut changes = Vec::new();
+    for (path, after) in after {
+        let before = before.remove(&path);
+        if before.as_ref() != Some(&after) {
+            changes.push(RootChange { path, before, after: Some(after) });
+        }
+    }
+    let gone = before.into_iter();
+    changes.extend(gone.map(|(path, before)| RootChange { path, before: Some(before), after: None }));
+    changes.sort_by(|one, other| one.path.cmp(&other.path));
+    changes
 }
 
 /// The names of all workspaces.
@@ -422,7 +421,7 @@ pub async fn fork(
         at: now,
         kind: OperationKind::Fork { from: from.clone() },
         package: Some(PackageChange { before: None, after: record.package }),
-        changes: difference(&BTreeMap::new(), &roots),
+        changes: difference(BTreeMap::new(), roots),
     };
     let mut changes = operations::commit(to, None, operation)?;
     let record = WorkspaceRecord { package: record.package, deployed: now };

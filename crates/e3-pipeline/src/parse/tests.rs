@@ -64,6 +64,7 @@ const LINES: &[&str] = &[
     "\"\"\"",
     "'''",
     "x = { file = 'y' }",
+    "x.file = 'y'",
     "y = { json = [1,",
     "2] }",
     "A = 'b'",
@@ -82,6 +83,7 @@ const LINES: &[&str] = &[
 /// Whole parts of files, which may stand in any order, most of them once.
 const PARTS: &[&str] = &[
     "[inputs]\nx = { file = 'y' }",
+    "[inputs] # [tasks.x]\nx.file = 'y'\n'w' = { json = [\n1] }\n# v\nu.json = [\n2,\n]\n\nt = { kind = 'dir' }",
     "[inputs.z]\njson = [\n[1], { a = '[tasks.no]' },\n]",
     "[tasks.a]\ncommand = 'a {x}'\ncode = ['c']",
     "[tasks.a.env]\nA = 'b'",
