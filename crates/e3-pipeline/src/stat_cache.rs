@@ -80,16 +80,17 @@ impl StatCache {
     }
 
     /// Writes down what was learnt.
-    pub fn save(&mut self) -> io::Result<()> {
+    pub fn save(mut self) -> io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         if self.is_read && self.is_stale {
-            self.entries.extend(self.news.drain(..));
-            journal::write(path, self.entries.iter())?;
+            for (path, _) in &self.news {
+                self.entries.remove(path);
+            }
+            let news = self.news.iter().map(|(path, entry)| (path, entry));
+            journal::write(path, self.entries.iter().chain(news))?;
         } else if !self.news.is_empty() {
             journal::add(path, self.news.iter().map(|(path, entry)| (path, entry)))?;
-            self.news.clear();
         }
-        self.is_stale = false;
         Ok(())
     }
 
@@ -132,9 +133,10 @@ mod tests {
     }
 
     /// As another process finds it.
-    fn reopened(mut cache: StatCache) -> StatCache {
+    fn reopened(cache: StatCache) -> StatCache {
+        let path = cache.path.clone().unwrap();
         cache.save().unwrap();
-        let mut cache = StatCache::at(cache.path.as_ref().unwrap());
+        let mut cache = StatCache::at(&path);
         cache.read();
         cache
     }

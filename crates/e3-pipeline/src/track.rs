@@ -150,7 +150,7 @@ impl<'a> Sources<'a> {
 
         // While that is written, the folders are made of what is known now.
         let saved = tokio::task::spawn_blocking(move || cache.save());
-        let mut values = Vec::new();
+        let mut values = Vec::with_capacity(numbers.clone().count());
         let mut dirs: HashMap<ObjectRef, Bytes> = HashMap::new();
         let mut looks: Vec<Option<Hash>> = walked.iter().map(|walked| Some(walked.look)).collect();
         let mut places = files.places.iter();
@@ -277,7 +277,8 @@ struct Known {
 impl<'a> Files<'a> {
     fn of(walked: &'a [Arc<Walked>], numbers: impl Iterator<Item = usize> + Clone) -> Self {
         let is_one = numbers.clone().nth(1).is_none();
-        let (mut all, mut places) = (Vec::new(), Vec::new());
+        let count = numbers.clone().map(|number| walked[number].found.len()).sum();
+        let (mut all, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut seen: HashMap<&OsStr, u32> = HashMap::new();
         for number in numbers {
             for (path, look) in walked[number].found.iter().filter_map(Found::file) {

@@ -11,15 +11,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use e3_core::{RefChange, RefError, Unavailable};
+use e3_core::{RefChange, RefError, RefName, Unavailable};
 use e3_types::Hash;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, blob::ZeroBlob};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{database::unavailable, objects::small};
 
 /// How many requests may be waiting before callers have to.
 const QUEUE: usize = 1024;
+/// A longer value is written in place, in bytes: otherwise there would be two more of it in memory.
+const LARGE: usize = 1 << 20;
 
 /// What callers ask for.
 struct Request {
@@ -181,9 +183,17 @@ fn change_refs(
     let mut remove = transaction.prepare_cached("DELETE FROM refs WHERE name = ?1")?;
     for change in changes {
         match &change.value {
-            Some(value) => set.execute((change.name.as_str(), &value[..]))?,
-            None => remove.execute([change.name.as_str()])?,
-        };
+            Some(value) if value.len() > LARGE => {
+                set.execute((change.name.as_str(), ZeroBlob(value.len() as u64)))?;
+                fill(transaction, &change.name, value)?;
+            }
+            Some(value) => {
+                set.execute((change.name.as_str(), &value[..]))?;
+            }
+            None => {
+                remove.execute([change.name.as_str()])?;
+            }
+        }
     }
     let touched: BTreeSet<_> = changes.iter().filter_map(|change| change.name.workspace()).collect();
     for workspace in touched {
@@ -194,4 +204,13 @@ fn change_refs(
         count.execute([workspace])?;
     }
     Ok(Ok(()))
+}
+
+/// Writes a value where there is room for it.
+fn fill(transaction: &Transaction<'_>, name: &RefName, value: &[u8]) -> rusqlite::Result<()> {
+    let mut find = transaction.prepare_cached("SELECT rowid FROM refs WHERE name = ?1")?;
+    let row = find.query_row([name.as_str()], |row| row.get(0))?;
+    let mut room = transaction.blob_open("main", "refs", "value", row, false)?;
+    room.write_all_at(value, 0)?;
+    room.close()
 }

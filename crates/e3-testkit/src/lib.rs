@@ -40,6 +40,7 @@ macro_rules! storage_conformance {
             refs,
             [
                 write_read_remove,
+                values_may_be_large,
                 preconditions_guard_all_changes_together,
                 scans_are_sorted_and_paged,
                 counters_count_their_workspace_only,

@@ -14,7 +14,9 @@ use e3_core::{
     verify::missing_in,
     workspaces,
 };
-use e3_pipeline::{Compiled, Compiler, OutputLink, Project, Sources, StatCache, TrackReport, Tracked};
+use e3_pipeline::{
+    Compiled, Compiler, OutputLink, Project, RunSettings, Sources, StatCache, TrackReport, Tracked,
+};
 use e3_store::LocalStorage;
 use e3_types::{DatasetPath, Hash, Kind, Package, RunState, Timestamp};
 
@@ -51,8 +53,11 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
     let lease = WorkspaceLease::acquire(&*round.storage, &context.workspace, &context.holder).await?;
     round.deploy(&lease, &mut prepared, args.reset).await?;
     let mut interrupts = Interrupts::listen()?;
-    let finished = round.execute(&lease, prepared.give(), &mut interrupts, Cancellation::default()).await?;
-    round.finish(&lease, &prepared, finished, &mut interrupts).await
+    let (given, beside) = (prepared.give(), prepared.beside());
+    // The text of the file, and what it says of each input that is followed: a run needs neither.
+    drop(prepared);
+    let finished = round.execute(&lease, given, &mut interrupts, Cancellation::default()).await?;
+    round.finish(&lease, &beside, finished, &mut interrupts).await
 }
 
 pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> {
@@ -81,6 +86,13 @@ pub(crate) async fn start(context: &Context, args: ExecuteArgs) -> Result<Exit> 
     execute::tell(context, &*storage, &finished).await
 }
 
+/// What a pipeline file says beside the package.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Beside {
+    outputs: BTreeMap<String, OutputLink>,
+    run: RunSettings,
+}
+
 /// What a pipeline file says.
 pub(crate) struct Prepared {
     compiler: Compiler,
@@ -92,6 +104,10 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
+    pub(crate) fn beside(&self) -> Beside {
+        Beside { outputs: self.compiled.outputs.clone(), run: self.compiled.run.clone() }
+    }
+
     /// What a run is given of it.
     pub(crate) fn give(&mut self) -> Given {
         let package = self.package.take().map(|package| (self.compiled.package, package));
@@ -233,19 +249,16 @@ impl<'a> Round<'a> {
     pub(crate) async fn finish(
         &self,
         lease: &WorkspaceLease,
-        prepared: &Prepared,
+        Beside { outputs, run }: &Beside,
         mut finished: Finished,
         interrupts: &mut Interrupts,
     ) -> Result<Exit> {
-        match self.place(&prepared.compiled.outputs, &finished.report).await {
-            Err(error)
-                if error.exit == Exit::Corrupt
-                    && self.drop_incomplete(&prepared.compiled.outputs).await? =>
-            {
+        match self.place(outputs, &finished.report).await {
+            Err(error) if error.exit == Exit::Corrupt && self.drop_incomplete(outputs).await? => {
                 self.note("something in an output is no longer in the store: making it again".to_owned());
-                let again = prepared.compiled.run.clone().into();
+                let again = run.clone().into();
                 finished = self.execute(lease, again, interrupts, Cancellation::default()).await?;
-                self.place(&prepared.compiled.outputs, &finished.report).await?;
+                self.place(outputs, &finished.report).await?;
             }
             other => other?,
         }

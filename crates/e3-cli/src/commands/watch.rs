@@ -47,7 +47,7 @@ pub(crate) async fn watch(
         match there.await {
             Ok((mut prepared, head)) => {
                 (reset, complaint) = (false, None);
-                let beside = (prepared.compiled.outputs.clone(), prepared.compiled.run.clone());
+                let beside = prepared.beside();
                 if done != Some((head, beside.clone())) {
                     let cancellation = Cancellation::default();
                     let run = round.execute(&lease, prepared.give(), &mut interrupts, cancellation.clone());
@@ -57,7 +57,7 @@ pub(crate) async fn watch(
                     };
                     let interrupted = finished.interrupted.is_some();
                     let (state, operation) = (finished.report.state, finished.report.operation);
-                    let exit = round.finish(&lease, &prepared, finished, &mut interrupts).await?;
+                    let exit = round.finish(&lease, &beside, finished, &mut interrupts).await?;
                     if interrupted {
                         return Ok(exit);
                     }

@@ -15,6 +15,8 @@ use crate::look::Look;
 
 /// The beginning of the file. One that begins otherwise is not read.
 const MAGIC: &[u8] = b"e3 stat cache 3\n";
+/// How many entries are in a batch at most: what is written of many files is not in memory as a whole.
+const BATCH: usize = 4096;
 /// About how many bytes an entry has.
 const USUAL: usize = 200;
 /// How much of the hash of a batch is written.
@@ -54,7 +56,7 @@ pub(super) fn write<'a>(
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(MAGIC)?;
-    file.write_all(&batch(entries))?;
+    write_batches(file.as_file_mut(), entries)?;
     file.persist(path)?;
     Ok(())
 }
@@ -62,11 +64,21 @@ pub(super) fn write<'a>(
 /// Adds entries to the file.
 pub(super) fn add<'a>(path: &Path, entries: impl Iterator<Item = (&'a String, &'a Entry)>) -> io::Result<()> {
     match OpenOptions::new().append(true).open(path) {
-        // In one go, so that what two processes add is not mixed.
-        Ok(mut file) => file.write_all(&batch(entries)),
+        Ok(mut file) => write_batches(&mut file, entries),
         Err(error) if error.kind() == io::ErrorKind::NotFound => write(path, entries),
         Err(error) => Err(error),
     }
+}
+
+/// Each batch in one go, so that those of two processes which add some are not mixed.
+fn write_batches<'a>(
+    file: &mut fs::File,
+    mut entries: impl Iterator<Item = (&'a String, &'a Entry)>,
+) -> io::Result<()> {
+    while let Some(first) = entries.next() {
+        file.write_all(&batch(std::iter::once(first).chain(entries.by_ref().take(BATCH - 1))))?;
+    }
+    Ok(())
 }
 
 fn batch<'a>(entries: impl Iterator<Item = (&'a String, &'a Entry)>) -> Vec<u8> {

@@ -33,6 +33,27 @@ pub async fn write_read_remove(fixture: &Fixture) {
     refs.write(vec![RefChange::remove(name("a/never"))]).await.unwrap();
 }
 
+/// A value of many bytes is kept as one of few is, and one takes the place of the other.
+pub async fn values_may_be_large(fixture: &Fixture) {
+    let refs = fixture.storage.refs();
+    let large = |seed: usize, length: usize| -> Bytes {
+        (0..length).map(|place| u8::try_from((place * 31 + place / 4096 + seed) % 251).unwrap()).collect()
+    };
+    let (one, other) = (large(1, (3 << 20) + 7), large(2, 5 << 20));
+    for text in [&b"small"[..], &one, &other, &one[..1 << 20], b"", &one] {
+        let text = Bytes::copy_from_slice(text);
+        let changes = [("l/a", b"before".to_vec()), ("l/b", text.to_vec()), ("l/c", b"behind".to_vec())];
+        refs.write(changes.map(|(at, value)| RefChange::set(name(at), value)).into()).await.unwrap();
+        let found = refs.scan(Scan::under(&[&"l"])).await.unwrap();
+        let values: Vec<Bytes> = found.into_iter().map(|(_, value)| value).collect();
+        assert!(values == [Bytes::from_static(b"before"), text.clone(), Bytes::from_static(b"behind")]);
+        let swap = RefChange::set(name("l/b"), other.clone())
+            .when(Precondition::Value(text.slice(..text.len() / 2)));
+        let swapped = refs.write(vec![swap]).await;
+        assert_eq!(swapped.is_ok(), text.is_empty());
+    }
+}
+
 /// One condition that does not hold keeps every change of the write from being made.
 pub async fn preconditions_guard_all_changes_together(fixture: &Fixture) {
     let refs = fixture.storage.refs();
