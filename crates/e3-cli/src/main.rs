@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     if let Some(code) = helper() {
         return code;
     }
+    e3_process::keep_large_memory_apart();
     let mut cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -102,7 +102,7 @@ fn package(count: usize, task: Hash) -> Package {
     for place in 0..width {
         let name = format!("source{place:07}");
         let default = Some(ObjectRef::of(name.as_bytes()));
-        datasets.insert(name.parse().unwrap(), Slot { kind: Kind::File, default });
+        datasets.insert(name.parse().unwrap(), Slot { kind: Kind::File, default: default.map(Box::new) });
     }
     for number in 0..count {
         let (layer, place) = (number / width, number % width);
@@ -150,7 +150,7 @@ fn state(count: usize) -> (Duration, u64) {
         limits: BTreeMap::new(),
         on_failure: OnFailure::default(),
     };
-    let root = |path: &e3_types::DatasetPath| package.datasets[path].default;
+    let root = |path: &e3_types::DatasetPath| package.datasets[path].default.as_deref().copied();
     let mut flow = Dataflow::new(&graph, &policy, root, |_| None, |_| None);
     let mut running = std::collections::VecDeque::new();
     let output = ObjectRef::of(b"output");

@@ -43,9 +43,9 @@ async fn stored() -> (MemoryStorage, ObjectRef, Package) {
     let slot = |kind, default| Slot { kind, default };
     let large = "large ".repeat(200_000);
     let datasets = [
-        ("a", slot(Kind::File, Some(put(&large).await))),
-        ("d", slot(Kind::Dir, Some(tree.root))),
-        ("j", slot(Kind::Json, Some(put("{}").await))),
+        ("a", slot(Kind::File, Some(Box::new(put(&large).await)))),
+        ("d", slot(Kind::Dir, Some(Box::new(tree.root)))),
+        ("j", slot(Kind::Json, Some(Box::new(put("{}").await)))),
         ("unassigned", slot(Kind::File, None)),
         ("t", slot(Kind::File, None)),
     ];

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{PipelineError, Place},
     model::{At, InputSpec, Pipeline, Said, Task, TaskSpec},
+    named::{Named, find},
     parse::task_in,
     similar::most_similar,
 };
@@ -153,7 +154,7 @@ impl<Environment: FnMut(&str) -> Option<OsString>> Builder<Environment> {
                 tasks: BTreeMap::new(),
             },
             objects: Vec::new(),
-            tracked: Vec::new(),
+            tracked: Vec::with_capacity(pipeline.inputs.len()),
         };
         // A map that is made of all of its entries takes half the memory of one that they come into in order.
         let mut datasets = Vec::with_capacity(pipeline.inputs.len() + pipeline.tasks.len());
@@ -174,7 +175,7 @@ impl<Environment: FnMut(&str) -> Option<OsString>> Builder<Environment> {
                 }
                 InputSpec::Json(json) => {
                     let bytes = json.to_canonical();
-                    let default = Some(ObjectRef::of(&bytes));
+                    let default = Some(Box::new(ObjectRef::of(&bytes)));
                     built.objects.push(bytes.into());
                     Slot { kind: Kind::Json, default }
                 }
@@ -276,35 +277,27 @@ fn wire(
     variables: &Variables,
 ) -> Result<Wired, PipelineError> {
     let source = &pipeline.source;
-    let mut names: Vec<Name> = Vec::new();
+    let mut named = Named::default();
     for word in task.command.value.words() {
         for piece in Template::parse(word).pieces() {
             let Piece::Place { name: place, .. } = piece else { continue };
             if place.as_str() == "output" || (place.as_str() == ITEM && task.each.is_some()) {
                 continue;
             }
-            if kind_of(pipeline, place).is_none() {
+            named.add(find(pipeline, place).ok_or_else(|| {
                 let span = find_place(source.text(), &task.command.span, place);
-                return Err(unknown_name(pipeline, place, &span));
-            }
-            if !names.contains(place) {
-                names.push(place.clone());
-            }
+                unknown_name(pipeline, place, &span)
+            })?);
         }
     }
     for At { value: input, span } in &task.inputs {
-        if kind_of(pipeline, input).is_none() {
-            return Err(unknown_name(pipeline, input, span));
-        }
-        if !names.contains(input) {
-            names.push(input.clone());
-        }
+        named.add(find(pipeline, input).ok_or_else(|| unknown_name(pipeline, input, span))?);
     }
     let each = match &task.each {
-        Some(each) => Some(check_each(pipeline, task, each, &mut names)?),
+        Some(each) => Some(check_each(pipeline, task, each, &mut named)?),
         None => check_no_item(pipeline, name, task).map(|()| None)?,
     };
-    let is_input = |name: &Name| names.contains(name) || (each.is_some() && name.as_str() == ITEM);
+    let is_input = |name: &Name| named.contains(name) || (each.is_some() && name.as_str() == ITEM);
     if let Some(stranger) = task.writable.iter().find(|writable| !is_input(&writable.value)) {
         let message = format!("`{}` is not an input of task `{name}`", stranger.value);
         return Err(source.error(&stranger.span, message));
@@ -315,15 +308,9 @@ fn wire(
         let entry = each_name.as_ref() == Some(input);
         task.writable.iter().any(|at| at.value == *input || (entry && at.value.as_str() == ITEM))
     };
-    let mut inputs: Vec<TaskInput> = names
-        .iter()
-        .map(|input| TaskInput {
-            name: Some(input.clone()),
-            kind: kind_of(pipeline, input).expect("names were looked up above"),
-            writable: writable(input),
-        })
-        .collect();
-    let mut paths: Vec<DatasetPath> = names.iter().map(DatasetPath::from).collect();
+    let input = |(name, kind)| TaskInput { name: Some(Name::clone(name)), kind, writable: writable(name) };
+    let mut inputs: Vec<TaskInput> = named.iter().map(input).collect();
+    let mut paths: Vec<DatasetPath> = named.iter().map(|(name, _)| DatasetPath::from(name)).collect();
     let code = task.code.first().map(|first| {
         // Code is an input like any other, without a name: it is staged in the working folder itself.
         let path = DatasetPath::from(name).child(&"code".parse().expect("this is a name"));
@@ -362,35 +349,33 @@ fn wire(
 const ITEM: &str = TaskObject::ITEM;
 
 /// Adds the input whose entries a task runs for to its inputs, if it is not among them; returns its number.
-fn check_each(
-    pipeline: &Pipeline,
+fn check_each<'a>(
+    pipeline: &'a Pipeline,
     task: &TaskSpec,
     each: &At<Name>,
-    names: &mut Vec<Name>,
+    named: &mut Named<'a>,
 ) -> Result<u32, PipelineError> {
     let source = &pipeline.source;
-    match kind_of(pipeline, &each.value) {
-        None => return Err(unknown_name(pipeline, &each.value, &each.span)),
-        Some(Kind::Dir) => {}
-        Some(other) => {
-            let message =
-                format!("`each` needs a folder to go through, but `{}` is of kind {other}", each.value);
-            return Err(source.error(&each.span, message));
-        }
+    let folder =
+        find(pipeline, &each.value).ok_or_else(|| unknown_name(pipeline, &each.value, &each.span))?;
+    if folder.1 != Kind::Dir {
+        let message =
+            format!("`each` needs a folder to go through, but `{}` is of kind {}", each.value, folder.1);
+        return Err(source.error(&each.span, message));
     }
-    if let Some(other) = names.iter().find(|name| name.as_str() == ITEM) {
+    if let Some((other, _)) = named.iter().find(|(name, _)| name.as_str() == ITEM) {
         let message =
             format!("`{{{other}}}` stands for an entry of `{}` here: rename the input `{other}`", each.value);
         return Err(source.error(&each.span, message));
     }
-    if names.contains(&each.value) {
+    if named.contains(&each.value) {
         let span = find_place(source.text(), &task.command.span, &each.value);
         let message =
             format!("the task runs for one entry of `{}` at a time: `{{item}}` is its path", each.value);
         return Err(source.error(&span, message));
     }
-    names.push(each.value.clone());
-    u32::try_from(names.len() - 1)
+    named.add(folder);
+    u32::try_from(named.iter().len() - 1)
         .map_err(|_| source.error(&each.span, "a task cannot have that many inputs".to_owned()))
 }
 
@@ -404,16 +389,6 @@ fn check_no_item(pipeline: &Pipeline, name: &Name, task: &TaskSpec) -> Result<()
         return Err(pipeline.source.error(&task.command.span, message));
     }
     Ok(())
-}
-
-pub(crate) fn kind_of(pipeline: &Pipeline, name: &Name) -> Option<Kind> {
-    let input = pipeline.inputs.get(name).map(|input| match input.value {
-        InputSpec::File(_) => Kind::File,
-        InputSpec::Dir(_) => Kind::Dir,
-        InputSpec::Json(_) => Kind::Json,
-        InputSpec::Unassigned(kind) => kind,
-    });
-    input.or_else(|| pipeline.tasks.get(name).map(|task| task.kind))
 }
 
 /// Where `{name}` stands in a command. A string with escapes is longer in the file than its value is, so it is looked

@@ -74,14 +74,14 @@ impl Compiler {
         Ok((compiled, Some(package)))
     }
 
-    /// The package itself, with all that it refers to in the store: compiled anew if something is gone.
+    /// The package that the file came to, with all that it refers to in the store: compiled anew if something is gone.
     pub async fn complete(
         &self,
         storage: &dyn StorageBackend,
-        compiled: &Compiled,
+        package: ObjectRef,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Package, PipelineError> {
-        let package = match packages::load(storage, compiled.package).await {
+        let package = match packages::load(storage, package).await {
             Ok(package) => Some(package),
             // Gone since, or no longer what it was.
             Err(PackageError::Storage(StorageError::Object(

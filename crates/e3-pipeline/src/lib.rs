@@ -7,6 +7,7 @@ mod error;
 mod kept;
 mod look;
 mod model;
+mod named;
 mod parse;
 mod pieces;
 mod policy;

@@ -397,7 +397,7 @@ fn outputs(source: &SourceText, value: &Value<'_>, pipeline: &mut Pipeline) -> R
             (from, link)
         };
         let name: Name = parsed(source, &from)?;
-        let Some(kind) = crate::build::kind_of(pipeline, &name) else {
+        let Some((_, kind)) = crate::named::find(pipeline, &name) else {
             return Err(crate::build::unknown_name(pipeline, &name, &from.span));
         };
         pipeline.outputs.insert(path.value, OutputLink { from: name, kind, link });

@@ -71,27 +71,32 @@ impl StatCache {
         });
         let outdated = written - self.entries.len();
         self.is_stale = outdated > self.entries.len();
-        if let Err(error) = whole {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(path = %path.display(), %error, "some of the stat cache cannot be read");
-            }
+        if let Err(error) = whole
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "some of the stat cache cannot be read");
             self.is_stale = true;
         }
     }
 
-    /// Writes down what was learnt.
-    pub fn save(mut self) -> io::Result<()> {
-        let Some(path) = &self.path else { return Ok(()) };
-        if self.is_read && self.is_stale {
-            for (path, _) in &self.news {
-                self.entries.remove(path);
-            }
-            let news = self.news.iter().map(|(path, entry)| (path, entry));
-            journal::write(path, self.entries.iter().chain(news))?;
-        } else if !self.news.is_empty() {
+    /// Adds what was learnt to the file, if it can be added to. Of many files that is done time and again, so that it is not all
+    /// in memory, and not lost if the process dies.
+    pub(crate) fn add(&mut self) -> io::Result<()> {
+        if let Some(path) = self.path.as_ref().filter(|_| !self.is_stale && !self.news.is_empty()) {
             journal::add(path, self.news.iter().map(|(path, entry)| (path, entry)))?;
+            self.news.clear();
         }
         Ok(())
+    }
+
+    /// Writes down what was learnt; all anew, if much of the file does not count any more.
+    pub fn save(mut self) -> io::Result<()> {
+        let Some(path) = self.path.as_ref().filter(|_| self.is_stale) else { return self.add() };
+        for (path, _) in &self.news {
+            self.entries.remove(path);
+        }
+        let news = self.news.iter().map(|(path, entry)| (path, entry));
+        journal::write(path, self.entries.iter().chain(news))
     }
 
     /// Of how many files the file says something, if it has been read.

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     ffi::OsStr,
-    fs,
+    fs, io, mem,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,7 +28,7 @@ const PATIENCE: usize = 5;
 /// How many sources are looked at in one go.
 const AT_ONCE: usize = 256;
 /// How many files are read in one request to the store.
-const READ_AT_ONCE: usize = 256 << 10;
+const READ_AT_ONCE: usize = 16 << 10;
 
 /// How a fingerprint begins. It is another one when datasets are made of files in another way.
 const LOOKS: &str = "e3 sources 2";
@@ -174,9 +174,7 @@ impl<'a> Sources<'a> {
         }
         let dirs = dirs.into_values().map(Source::Bytes).collect();
         storage.objects().put_many(dirs).await.map_err(|error| of_object(&error))?;
-        saved.await.map_err(|error| joined(&error))?.map_err(|error| {
-            PipelineError::general(ErrorClass::Environment, format!("writing the stat cache: {error}"))
-        })?;
+        saved.await.map_err(|error| joined(&error))?.map_err(|error| unsaved(&error))?;
         Ok(TrackReport { values, files: files.all.len(), read, looks: Looks::new(looks) })
     }
 }
@@ -345,6 +343,11 @@ impl<'a> Files<'a> {
                     changed.push(number);
                 }
             }
+            if group.len() == READ_AT_ONCE {
+                let mut adding = mem::replace(cache, StatCache::none());
+                let added = tokio::task::spawn_blocking(move || adding.add().map(|()| adding)).await;
+                *cache = added.map_err(|error| joined(&error))?.map_err(|error| unsaved(&error))?;
+            }
         }
         Ok(changed)
     }
@@ -392,6 +395,10 @@ fn assemble(
 
 fn of_object(error: &ObjectError) -> PipelineError {
     PipelineError::general(error.class(), error.to_string())
+}
+
+fn unsaved(error: &io::Error) -> PipelineError {
+    PipelineError::general(ErrorClass::Environment, format!("writing the stat cache: {error}"))
 }
 
 fn joined(error: &tokio::task::JoinError) -> PipelineError {

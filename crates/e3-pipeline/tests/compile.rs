@@ -116,12 +116,12 @@ async fn what_is_gone_is_made_again() {
     let any_time = Timestamp::from_unix_ms(u64::MAX);
     let objects = bench.storage.objects();
     let task = package.tasks.values().next().unwrap().task;
-    let default = package.datasets.values().find_map(|slot| slot.default).unwrap().hash;
+    let default = package.datasets.values().find_map(|slot| slot.default.clone()).unwrap().hash;
     for hash in [task, default] {
         assert_eq!(objects.delete_many(&[hash], any_time).await.unwrap(), 1);
         let known = bench.compile(TEXT).await.0;
         let variable = |name: &str| bench.variables.get(name).cloned();
-        let again = bench.compiler(TEXT).complete(&bench.storage, &known, variable).await.unwrap();
+        let again = bench.compiler(TEXT).complete(&bench.storage, known.package, variable).await.unwrap();
         assert_eq!(again, package);
         assert!(objects.stat(&hash).await.unwrap().is_some());
     }

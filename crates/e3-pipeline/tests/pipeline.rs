@@ -65,7 +65,10 @@ fn a_package_is_wired_as_the_file_says() {
         ("stats.code", Kind::Dir),
     ];
     assert_eq!(paths, expected);
-    assert_eq!(package.datasets["params"].default, Some(ObjectRef::of(br#"{"a":[true,"x"],"b":1}"#)));
+    assert_eq!(
+        package.datasets["params"].default.as_deref(),
+        Some(&ObjectRef::of(br#"{"a":[true,"x"],"b":1}"#))
+    );
     let wired = &package.tasks["stats"];
     let inputs: Vec<_> = wired.inputs.iter().map(e3_types::DatasetPath::as_str).collect();
     assert_eq!(

@@ -40,7 +40,7 @@ pub use confine::{Confinement, LAUNCH, Sandbox};
 pub use files::keep_files;
 pub use found::end_processes_in;
 pub use launch::launch;
-pub use memory::give_memory_back;
+pub use memory::{give_memory_back, keep_large_memory_apart};
 pub use run::{Command, Ended, Exit, Output, RunError, Stop, run};
 pub use supervisor::{Supervisor, WATCHDOG, watch};
 pub use wait::Usage;

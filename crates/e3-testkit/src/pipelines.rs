@@ -138,7 +138,7 @@ impl Scenario {
                 Kind::Dir => self.folder(&[]).await,
                 _ => self.storage.objects().put_bytes(root.as_str().to_owned()).await.unwrap(),
             };
-            package.datasets.get_mut(root).unwrap().default = Some(value);
+            package.datasets.get_mut(root).unwrap().default = Some(Box::new(value));
         }
         package
     }

@@ -36,7 +36,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $grammar:path, $expected:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(pub(crate) Arc<str>);
 
         impl $name {
             /// The name as text.

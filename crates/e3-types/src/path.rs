@@ -41,7 +41,7 @@ impl DatasetPath {
 
 impl From<&Name> for DatasetPath {
     fn from(name: &Name) -> Self {
-        Self(name.as_str().into())
+        Self(Arc::clone(&name.0))
     }
 }
 

@@ -96,7 +96,7 @@ async fn package(storage: &dyn StorageBackend) -> Result<Package> {
         tasks: BTreeMap::new(),
     };
     for (input, text) in [("greeting", "hello world"), ("article", "to be or not to be")] {
-        let default = Some(storage.objects().put_bytes(text).await?);
+        let default = Some(Box::new(storage.objects().put_bytes(text).await?));
         package.datasets.insert(input.parse()?, Slot { kind: Kind::File, default });
     }
     let tasks: [(&str, &str, &[&str]); 3] = [

@@ -45,7 +45,7 @@ async fn build_package(context: &Context) -> Result<Exit> {
     let storage = context.create_repository(&folder)?;
     for value in track_files(context, &storage, &folder, &built.tracked).await? {
         if let Some(slot) = built.package.datasets.get_mut(&value.path) {
-            slot.default = Some(value.object);
+            slot.default = Some(Box::new(value.object));
         }
     }
     let sources = built.objects.into_iter().map(e3_core::Source::Bytes).collect();

@@ -17,8 +17,9 @@ use e3_core::{
 use e3_pipeline::{
     Compiled, Compiler, OutputLink, Project, RunSettings, Sources, StatCache, TrackReport, Tracked,
 };
+use e3_process::give_memory_back;
 use e3_store::LocalStorage;
-use e3_types::{DatasetPath, Hash, Kind, Package, RunState, Timestamp};
+use e3_types::{DatasetPath, Hash, Kind, ObjectRef, Package, RunState, Timestamp};
 
 use super::{
     detach,
@@ -49,13 +50,10 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit> {
         return Box::pin(watch::watch(context, args, folder, storage)).await;
     }
     let round = Round::new(context, &args, folder, storage);
-    let mut prepared = round.read().await?;
+    let prepared = round.read().await?;
     let lease = WorkspaceLease::acquire(&*round.storage, &context.workspace, &context.holder).await?;
-    round.deploy(&lease, &mut prepared, args.reset).await?;
+    let Deployed { given, beside, .. } = round.deploy(&lease, prepared, args.reset).await?;
     let mut interrupts = Interrupts::listen()?;
-    let (given, beside) = (prepared.give(), prepared.beside());
-    // The text of the file, and what it says of each input that is followed: a run needs neither.
-    drop(prepared);
     let finished = round.execute(&lease, given, &mut interrupts, Cancellation::default()).await?;
     round.finish(&lease, &beside, finished, &mut interrupts).await
 }
@@ -97,22 +95,17 @@ pub(crate) struct Beside {
 pub(crate) struct Prepared {
     compiler: Compiler,
     pub(crate) compiled: Compiled,
-    /// The package, if it is known. It may be large: a run takes it, and forgets it as soon as it can.
+    /// The package, if it had to be made.
     package: Option<Package>,
-    /// What stands of the last complete run, if that is known.
-    standing: Option<Box<Standing>>,
 }
 
-impl Prepared {
-    pub(crate) fn beside(&self) -> Beside {
-        Beside { outputs: self.compiled.outputs.clone(), run: self.compiled.run.clone() }
-    }
-
-    /// What a run is given of it.
-    pub(crate) fn give(&mut self) -> Given {
-        let package = self.package.take().map(|package| (self.compiled.package, package));
-        Given { settings: self.compiled.run.clone(), package, standing: self.standing.take() }
-    }
+/// What has been deployed, and is to be run.
+pub(crate) struct Deployed {
+    pub(crate) package: ObjectRef,
+    /// The datasets that follow files of the project, if they are to be followed on. There may be very many.
+    pub(crate) tracked: Vec<Tracked>,
+    pub(crate) beside: Beside,
+    pub(crate) given: Given,
 }
 
 /// One round of `run`: read, deploy, execute, put the outputs in place.
@@ -139,42 +132,67 @@ impl<'a> Round<'a> {
         let Self { context, storage, folder, .. } = self;
         let compiler = context.compiler(storage, folder)?;
         let (compiled, package) = compiler.compile(&**storage, |name| context.variable(name)).await?;
-        Ok(Prepared { compiler, compiled, package, standing: None })
+        if package.is_some() {
+            // What the file says was in memory twice: as it is written, and as a package.
+            give_memory_back();
+        }
+        Ok(Prepared { compiler, compiled, package })
     }
 
     /// Deploys the package, and gives the inputs that follow files of the project what these hold now.
     pub(crate) async fn deploy(
         &self,
         lease: &WorkspaceLease,
-        prepared: &mut Prepared,
+        prepared: Prepared,
         reset: bool,
-    ) -> Result<()> {
+    ) -> Result<Deployed> {
         let Self { context, storage, .. } = self;
+        let Prepared { compiler, compiled: Compiled { package: object, tracked, outputs, run }, package } =
+            prepared;
+        let deployed = |tracked, package: Option<Package>, standing| Deployed {
+            package: object,
+            tracked,
+            given: Given {
+                settings: run.clone(),
+                package: package.map(|package| (object, package)),
+                standing,
+            },
+            beside: Beside { outputs, run },
+        };
+        let mut standing = None;
         let project = project(storage, &self.folder);
-        let sources = Sources::look(&project, &prepared.compiled.tracked).await?;
-        let object = prepared.compiled.package;
+        let sources = Sources::look(&project, &tracked).await?;
         let kept = kept_if_settled(&**storage, lease.workspace(), object, &sources.looks()).await?;
         let kept = match kept {
-            None if !reset => self.follow(lease, object.hash, &sources, &mut prepared.standing).await?,
+            None if !reset => self.follow(lease, object.hash, &sources, &mut standing).await?,
             other => other,
         };
         if let Some(kept) = kept.filter(|_| !reset) {
-            self.tell_kept(&kept, &prepared.compiled.tracked, false);
-            return Ok(());
+            self.tell_kept(&kept, |path| tracked.iter().any(|tracked| tracked.path == *path), false);
+            drop(sources);
+            return Ok(deployed(tracked, package, standing));
         }
         let TrackReport { values, looks, .. } =
             sources.track(&**storage, &*context.clock, stat_cache(storage)).await?;
-        // There may be very many, and all that is deployed comes to be now.
         drop(sources);
-        let package = self.package(prepared).await?;
-        let looks = Some(&looks);
-        let deployment = Deployment { object, package, tracked: &values, looks, reset };
+        let package = match package {
+            Some(package) => package,
+            // With all that a run needs of it in the store.
+            None => compiler.complete(&**storage, object, |name| context.variable(name)).await?,
+        };
+        // Of many inputs the text, and what it says of each, is much, and all that is deployed comes to be now.
+        let tracked = if self.args.watch { tracked } else { Vec::new() };
+        drop(compiler);
+        give_memory_back();
+        let deployment =
+            Deployment { object, package: &package, tracked: &values, looks: Some(&looks), reset };
         let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
-        self.tell_kept(&report.kept, &prepared.compiled.tracked, report.is_new_package);
+        let is_followed = |path: &DatasetPath| values.iter().any(|value| value.path == *path);
+        self.tell_kept(&report.kept, is_followed, report.is_new_package);
         for path in &report.dropped {
             self.note(workspace::dropped(path));
         }
-        Ok(())
+        Ok(deployed(tracked, Some(package), standing))
     }
 
     /// Deploys what has changed, if nothing but files has since the last deployment, and everything that the last complete
@@ -202,20 +220,14 @@ impl<'a> Round<'a> {
         Ok(workspaces::follow(&**storage, clock, lease, &following, &values, &looks).await?)
     }
 
-    /// The package itself, with all that a run needs of it in the store.
-    async fn package<'p>(&self, prepared: &'p mut Prepared) -> Result<&'p Package> {
-        let Self { context, storage, .. } = self;
-        let Prepared { compiler, compiled, package, .. } = prepared;
-        if package.is_none() {
-            let variable = |name: &str| context.variable(name);
-            *package = Some(compiler.complete(&**storage, compiled, variable).await?);
-        }
-        Ok(package.as_ref().expect("it was brought in above"))
-    }
-
-    fn tell_kept(&self, kept: &[DatasetPath], tracked: &[Tracked], is_new_package: bool) {
+    fn tell_kept(
+        &self,
+        kept: &[DatasetPath],
+        is_followed: impl Fn(&DatasetPath) -> bool,
+        is_new_package: bool,
+    ) {
         for path in kept {
-            if tracked.iter().any(|tracked| tracked.path == *path) {
+            if is_followed(path) {
                 self.note(format!(
                     "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
                 ));

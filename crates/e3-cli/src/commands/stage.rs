@@ -47,7 +47,7 @@ impl Stage {
         let object = compiled.package;
         let package = match package {
             Some(package) => package,
-            None => compiler.complete(&*storage, &compiled, variable).await?,
+            None => compiler.complete(&*storage, object, variable).await?,
         };
         let deployment = Deployment { object, package: &package, tracked: &tracked, looks: None, reset };
         let (roots, _) = deployment.applied_to(&before, old.as_ref(), context.clock.now());

@@ -8,10 +8,11 @@ use e3_core::{
     datasets::{self, Assignment},
     operations,
 };
+use e3_pipeline::Tracked;
 use e3_store::LocalStorage;
-use e3_types::{DatasetPath, RunState};
+use e3_types::{DatasetPath, ObjectRef, RunState};
 
-use super::run::{Prepared, Round, track_files};
+use super::run::{Deployed, Round, track_files};
 use crate::{
     args::RunArgs,
     context::Context,
@@ -38,22 +39,21 @@ pub(crate) async fn watch(
     loop {
         let counter = round.storage.refs().change_counter(&context.workspace).await?;
         let there = async {
-            let mut prepared = round.read().await?;
+            let prepared = round.read().await?;
             files.follow(&prepared.compiled.tracked)?;
-            round.deploy(&lease, &mut prepared, reset).await?;
+            let deployed = round.deploy(&lease, prepared, reset).await?;
             let head = operations::head(&*round.storage, &context.workspace).await?;
-            Ok::<_, CliError>((prepared, head))
+            Ok::<_, CliError>((deployed, head))
         };
         match there.await {
-            Ok((mut prepared, head)) => {
+            Ok((Deployed { package, tracked, beside, given }, head)) => {
                 (reset, complaint) = (false, None);
-                let beside = prepared.beside();
                 if done != Some((head, beside.clone())) {
                     let cancellation = Cancellation::default();
-                    let run = round.execute(&lease, prepared.give(), &mut interrupts, cancellation.clone());
+                    let run = round.execute(&lease, given, &mut interrupts, cancellation.clone());
                     let finished = tokio::select! {
                         finished = run => finished?,
-                        never = follow(&round, &prepared, &mut files, &cancellation) => match never {},
+                        never = follow(&round, package, &tracked, &mut files, &cancellation) => match never {},
                     };
                     let interrupted = finished.interrupted.is_some();
                     let (state, operation) = (finished.report.state, finished.report.operation);
@@ -88,7 +88,8 @@ pub(crate) async fn watch(
 /// if that is asked for.
 async fn follow(
     round: &Round<'_>,
-    prepared: &Prepared,
+    package: ObjectRef,
+    tracked: &[Tracked],
     files: &mut Files,
     cancellation: &Cancellation,
 ) -> Infallible {
@@ -97,21 +98,21 @@ async fn follow(
         files.changed().await;
         // One that cannot be read is in the middle of being written.
         let now = round.read().await;
-        let another = now.is_ok_and(|now| now.compiled.package != prepared.compiled.package);
+        let another = now.is_ok_and(|now| now.compiled.package != package);
         if another && round.args.execute.restart_on_change {
             cancellation.stop.cancel();
         } else if another && !told {
             round.context.console.note("the pipeline has changed: that counts when this run has ended");
             told = true;
-        } else if !another && let Err(error) = bring(round, prepared).await {
+        } else if !another && let Err(error) = bring(round, tracked).await {
             round.context.console.warn(&e3_console::error_line(&error.message));
         }
     }
 }
 
-async fn bring(round: &Round<'_>, prepared: &Prepared) -> Result<()> {
+async fn bring(round: &Round<'_>, tracked: &[Tracked]) -> Result<()> {
     let Round { context, storage, folder, .. } = round;
-    let tracked = track_files(context, storage, folder, &prepared.compiled.tracked).await?;
+    let tracked = track_files(context, storage, folder, tracked).await?;
     let now = datasets::read_roots(storage.refs(), &context.workspace).await?;
     let by_user = |path: &DatasetPath| now.get(path).is_some_and(|value| value.origin == Origin::User);
     let values: Vec<Assignment> = tracked.into_iter().filter(|value| !by_user(&value.path)).collect();

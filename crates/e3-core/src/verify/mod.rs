@@ -140,8 +140,8 @@ impl Verifier<'_> {
             let place = format!("package `{name}` {version}");
             let Some(package) = self.package(&place, object).await? else { continue };
             for (path, slot) in &package.datasets {
-                if let Some(object) = slot.default {
-                    self.value(&format!("`{path}` in {place}"), slot.kind, object, false).await?;
+                if let Some(object) = slot.default.as_deref() {
+                    self.value(&format!("`{path}` in {place}"), slot.kind, *object, false).await?;
                 }
             }
         }

@@ -109,13 +109,14 @@ pub(super) fn commit(
 ) -> Result<Vec<RefChange>, StorageError> {
     operation.number = number_of(workspace, head.as_ref())? + 1;
     let precondition = head.map_or(Precondition::Absent, Precondition::Value);
-    // As many as there are of inputs: room for no more, and each of these goes when its change is there.
-    let mut changes = Vec::with_capacity(operation.changes.len() + 2);
-    changes.push(RefChange::set(head_name(workspace), encode(&operation.number)).when(precondition));
-    changes.push(RefChange::set(name(workspace, operation.number), encode(&operation)));
-    for RootChange { path, after, .. } in operation.changes {
-        changes.push(datasets::put_root(workspace, &path, after.as_ref()));
-    }
+    let head = RefChange::set(head_name(workspace), encode(&operation.number)).when(precondition);
+    let record = RefChange::set(name(workspace, operation.number), encode(&operation));
+    // There may be very many, and one by one each takes the place of the other.
+    let roots = operation.changes.into_iter();
+    let roots =
+        roots.map(|RootChange { path, after, .. }| datasets::put_root(workspace, &path, after.as_ref()));
+    let mut changes: Vec<RefChange> = roots.collect();
+    changes.extend([head, record]);
     Ok(changes)
 }
 

@@ -149,7 +149,7 @@ pub async fn check(storage: &dyn StorageBackend, package: &Package) -> Result<()
 /// Whether all that a package refers to is in the store: its tasks, and the defaults of its datasets.
 pub async fn is_complete(storage: &dyn StorageBackend, package: &Package) -> Result<bool, StorageError> {
     let tasks = package.tasks.values().map(|task| task.task);
-    let defaults = package.datasets.values().filter_map(|slot| Some(slot.default?.hash));
+    let defaults = package.datasets.values().filter_map(|slot| Some(slot.default.as_ref()?.hash));
     let objects: Vec<_> = tasks.chain(defaults).collect();
     Ok(storage.objects().stat_many(&objects).await?.iter().all(Option::is_some))
 }
@@ -237,7 +237,7 @@ pub async fn contents(storage: &dyn StorageBackend, package: &Package) -> Result
         contents.tasks.push(ObjectRef { hash, size: size.ok_or_else(missing)? });
     }
     for slot in package.datasets.values() {
-        match (slot.default, slot.kind) {
+        match (slot.default.as_deref().copied(), slot.kind) {
             (None, _) => {}
             (Some(root), Kind::Dir) => {
                 let (dirs, files) =

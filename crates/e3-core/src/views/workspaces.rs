@@ -176,7 +176,7 @@ impl Deployment<'_> {
             let given = tracked
                 .get(path)
                 .map(|object| (*object, Origin::Project))
-                .or_else(|| slot.default.map(|object| (object, Origin::Default)));
+                .or_else(|| slot.default.as_deref().map(|object| (*object, Origin::Default)));
             let value = match (kept, given) {
                 (Some(kept), _) => {
                     report.kept.push(path.clone());

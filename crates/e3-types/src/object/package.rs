@@ -28,9 +28,9 @@ pub struct Package {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slot {
-    /// What it holds at first; outputs have none.
+    /// What it holds at first; outputs have none, and most inputs: there may be many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default: Option<ObjectRef>,
+    pub default: Option<Box<ObjectRef>>,
     /// What it holds.
     pub kind: Kind,
 }
@@ -188,7 +188,10 @@ mod tests {
             name: "penguins".parse().unwrap(),
             version: "0.1.0".parse().unwrap(),
             datasets: BTreeMap::from([
-                ("raw".parse().unwrap(), Slot { kind: Kind::File, default: Some(ObjectRef::of(b"x")) }),
+                (
+                    "raw".parse().unwrap(),
+                    Slot { kind: Kind::File, default: Some(Box::new(ObjectRef::of(b"x"))) },
+                ),
                 ("clean".parse().unwrap(), Slot { kind: Kind::File, default: None }),
             ]),
             tasks: BTreeMap::from([(
@@ -230,7 +233,8 @@ mod tests {
         let slot = (any_kind(), prop::option::of((any::<[u8; 32]>(), 0_u64..1 << 53))).prop_map(
             |(kind, default)| Slot {
                 kind,
-                default: default.map(|(hash, size)| ObjectRef { hash: Hash::from_bytes(hash), size }),
+                default: default
+                    .map(|(hash, size)| Box::new(ObjectRef { hash: Hash::from_bytes(hash), size })),
             },
         );
         let policy = (
