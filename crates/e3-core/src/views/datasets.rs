@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use e3_types::{
     DatasetPath, ErrorClass, ExecutionId, Hash, Kind, Name, ObjectRef, Package, Timestamp, WorkspaceName,
 };
@@ -214,16 +215,16 @@ async fn all_under(
     mut scan: Scan,
 ) -> Result<BTreeMap<DatasetPath, DatasetRef>, RefError> {
     scan.limit = PAGE;
-    let mut all = BTreeMap::new();
+    let mut all = Vec::new();
     loop {
         let page = refs.scan(scan.clone()).await?;
         for (name, value) in &page {
-            let (path, value) = by_path(name, value)?;
-            all.insert(path, value);
+            all.push(by_path(name, value)?);
         }
         match page.last() {
             Some((name, _)) if page.len() == PAGE => scan.after = Some(name.clone()),
-            _ => return Ok(all),
+            // A map that is made of all of its entries takes half the memory of one that they come into in order.
+            _ => return Ok(all.into_iter().collect()),
         }
     }
 }
@@ -236,13 +237,9 @@ fn by_path(name: &RefName, value: &[u8]) -> Result<(DatasetPath, DatasetRef), Re
     Ok((path, decode(name, value)?))
 }
 
-/// The change that gives an input a value, or takes it away.
-pub(super) fn put_root(
-    workspace: &WorkspaceName,
-    path: &DatasetPath,
-    value: Option<&DatasetRef>,
-) -> RefChange {
-    RefChange { name: root_name(workspace, path), value: value.map(encode), precondition: Precondition::None }
+/// The change that gives an input a value, as it is written down, or takes it away.
+pub(super) fn put_root(workspace: &WorkspaceName, path: &DatasetPath, value: Option<Bytes>) -> RefChange {
+    RefChange { name: root_name(workspace, path), value, precondition: Precondition::None }
 }
 
 /// The change that publishes an output.

@@ -4,8 +4,9 @@
 //! An operation is written together with what it changes, on condition that the head is still the one that was read:
 //! so the operations are the whole history of the workspace, and none is lost.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use e3_types::{DatasetPath, ObjectRef, Timestamp, WorkspaceName};
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 
 use super::{datasets, decode, encode, workspaces};
@@ -110,14 +111,23 @@ pub(super) fn commit(
     operation.number = number_of(workspace, head.as_ref())? + 1;
     let precondition = head.map_or(Precondition::Absent, Precondition::Value);
     let head = RefChange::set(head_name(workspace), encode(&operation.number)).when(precondition);
-    let record = RefChange::set(name(workspace, operation.number), encode(&operation));
-    // There may be very many, and one by one each takes the place of the other.
-    let roots = operation.changes.into_iter();
-    let roots =
-        roots.map(|RootChange { path, after, .. }| datasets::put_root(workspace, &path, after.as_ref()));
+    let record = encode(&operation);
+    let mut rest = record.clone();
+    let roots = operation.changes.into_iter().map(|RootChange { path, after, .. }| {
+        let value = after.map(|after| cut_out(&mut rest, encode(&after)));
+        datasets::put_root(workspace, &path, value)
+    });
     let mut changes: Vec<RefChange> = roots.collect();
-    changes.extend([head, record]);
+    changes.extend([head, RefChange::set(name(workspace, operation.number), record)]);
     Ok(changes)
+}
+
+/// The text where it stands in a longer one, which goes on behind it then: of very many values, that takes no memory.
+fn cut_out(rest: &mut Bytes, text: Bytes) -> Bytes {
+    let Some(at) = memmem::find(rest, &text) else { return text };
+    let found = rest.slice(at..at + text.len());
+    rest.advance(at + text.len());
+    found
 }
 
 pub(super) fn number_of(workspace: &WorkspaceName, head: Option<&Bytes>) -> Result<u64, RefError> {
@@ -268,6 +278,39 @@ pub async fn last_standing(
                 _ if undone.contains(&operation.number) => {}
                 _ => return Ok(Some(operation)),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Origin;
+
+    #[test]
+    fn the_values_of_an_operation_are_parts_of_its_record() {
+        let value = |text: &str| DatasetRef {
+            object: ObjectRef::of(text.as_bytes()),
+            origin: Origin::User,
+            at: Timestamp::from_unix_ms(7),
+            made: None,
+        };
+        let afters = [Some(value("one")), None, Some(value("one")), Some(value("two")), Some(value("one"))];
+        let change = |(number, after): (usize, &Option<DatasetRef>)| RootChange {
+            path: format!("d{number}").parse().unwrap(),
+            before: Some(value("two")),
+            after: after.clone(),
+        };
+        let changes = afters.iter().enumerate().map(change).collect();
+        let (at, kind) = (Timestamp::from_unix_ms(9), OperationKind::Set);
+        let operation = Operation { number: 0, at, kind, package: None, changes };
+        let changes = commit(&"main".parse().unwrap(), None, operation).unwrap();
+        let (roots, [_, record]) = changes.split_at(afters.len()) else { panic!("{changes:?}") };
+        let record = record.value.as_ref().unwrap().as_ptr_range();
+        for (root, after) in roots.iter().zip(&afters) {
+            assert_eq!(root.value, after.as_ref().map(encode), "{root:?}");
+            let part = root.value.as_ref().map(|value| value.as_ptr_range());
+            assert!(part.is_none_or(|part| record.start <= part.start && part.end <= record.end), "{root:?}");
         }
     }
 }
