@@ -223,6 +223,41 @@ mod tests {
     }
 
     #[test]
+    fn what_was_added_is_known_whatever_happens_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let saved = folder.path().join("cache");
+        let paths: Vec<PathBuf> = (0..3).map(|number| folder.path().join(format!("{number}"))).collect();
+        paths.iter().for_each(|path| fs::write(path, "one").unwrap());
+        let object = ObjectRef::of(b"one");
+        let known = || {
+            let mut cache = StatCache::at(&saved);
+            cache.read();
+            paths.iter().filter(|path| cache.find(path, &look(path)) == Some(object)).count()
+        };
+        let mut cache = StatCache::at(&saved);
+        cache.read();
+        for (count, path) in (1..).zip(&paths) {
+            cache.remember(path, look(path), object, long_after(&look(path)));
+            cache.add().unwrap();
+            assert_eq!(known(), count);
+        }
+        // As if the process had died: nothing is saved.
+        drop(cache);
+        assert_eq!(known(), 3);
+        // To what is not whole nothing is added: all of it is written again at the end.
+        let whole = fs::read(&saved).unwrap();
+        fs::write(&saved, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(known(), 2);
+        let mut cache = StatCache::at(&saved);
+        cache.read();
+        cache.remember(&paths[2], look(&paths[2]), object, long_after(&look(&paths[2])));
+        cache.add().unwrap();
+        assert_eq!(known(), 2);
+        cache.save().unwrap();
+        assert_eq!(known(), 3);
+    }
+
+    #[test]
     fn what_is_learnt_is_added_until_most_of_the_file_is_outdated() {
         let folder = tempfile::tempdir().unwrap();
         let (file, saved) = (folder.path().join("file"), folder.path().join("cache"));
