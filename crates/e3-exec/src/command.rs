@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ffi::OsString};
 
-use e3_types::{CommandLine, ErrorClass, Name, TaskObject, Template};
+use e3_types::{CommandLine, ErrorClass, TaskObject, Template};
 
 use crate::{
     execute::Stopped,
@@ -23,13 +23,13 @@ pub(crate) struct ToStart {
 /// understands: that is started by itself, which is what the shell would do in the end, at twice the price.
 pub(crate) fn to_start(task: &TaskObject) -> Result<ToStart, Stopped> {
     let names = task.inputs.iter().filter_map(|input| input.name.as_ref());
-    let staged: HashMap<&Name, String> = names.map(|name| (name, staged_path(name))).collect();
-    let place = |name: &Name| {
+    let staged: HashMap<&str, String> = names.map(|name| (name.as_str(), staged_path(name))).collect();
+    let place = |name: &str| {
         let input = staged.get(name).map(String::as_str);
-        input.or_else(|| (name.as_str() == OUTPUT).then_some(OUTPUT))
+        input.or_else(|| (name == OUTPUT).then_some(OUTPUT))
     };
     let words = task.command.words().iter().map(|word| {
-        Template::parse(word).expand(place).map_err(|name| {
+        Template::of(word).expand(place).map_err(|name| {
             let message = format!("the command asks for `{{{name}}}`, which is not an input");
             Stopped::error(ErrorClass::User, message)
         })

@@ -310,6 +310,10 @@ impl Scratch {
     }
 }
 
+/// How many entries there are in a folder that a task has used, most of the time, and how long their names are together.
+const USUAL_ENTRIES: usize = 8;
+const USUAL_NAMES: usize = 128;
+
 /// What is at rest was last changed in 1980: whoever changes it now does not restore that by accident.
 const AT_REST: Timespec = Timespec { tv_sec: Source::MODIFIED_SECONDS.cast_signed(), tv_nsec: 0 };
 
@@ -349,6 +353,10 @@ impl Place {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if name != b"." && name != b".." && !is_kept(name, entry.file_type()) {
+                if others.is_empty() {
+                    names.reserve(USUAL_NAMES);
+                    others.reserve(USUAL_ENTRIES);
+                }
                 let start = names.len();
                 names.extend_from_slice(name);
                 others.push((start..names.len(), entry.file_type()));

@@ -12,8 +12,7 @@ use std::{
 use bytes::Bytes;
 use e3_core::{Graph, GraphError, parallel};
 use e3_types::{
-    DatasetPath, Hash, Kind, Name, ObjectRef, Package, PackageTask, Piece, Slot, TaskInput, TaskObject,
-    Template,
+    DatasetPath, Hash, Kind, Name, ObjectRef, Package, PackageTask, Slot, TaskInput, TaskObject, Template,
 };
 use serde::{Deserialize, Serialize};
 
@@ -279,9 +278,8 @@ fn wire(
     let source = &pipeline.source;
     let mut named = Named::default();
     for word in task.command.value.words() {
-        for piece in Template::parse(word).pieces() {
-            let Piece::Place { name: place, .. } = piece else { continue };
-            if place.as_str() == "output" || (place.as_str() == ITEM && task.each.is_some()) {
+        for place in Template::of(word).places() {
+            if place == "output" || (place == ITEM && task.each.is_some()) {
                 continue;
             }
             named.add(find(pipeline, place).ok_or_else(|| {
@@ -291,7 +289,8 @@ fn wire(
         }
     }
     for At { value: input, span } in &task.inputs {
-        named.add(find(pipeline, input).ok_or_else(|| unknown_name(pipeline, input, span))?);
+        named
+            .add(find(pipeline, input.as_str()).ok_or_else(|| unknown_name(pipeline, input.as_str(), span))?);
     }
     let each = match &task.each {
         Some(each) => Some(check_each(pipeline, task, each, &mut named)?),
@@ -356,8 +355,8 @@ fn check_each<'a>(
     named: &mut Named<'a>,
 ) -> Result<u32, PipelineError> {
     let source = &pipeline.source;
-    let folder =
-        find(pipeline, &each.value).ok_or_else(|| unknown_name(pipeline, &each.value, &each.span))?;
+    let folder = find(pipeline, each.value.as_str())
+        .ok_or_else(|| unknown_name(pipeline, each.value.as_str(), &each.span))?;
     if folder.1 != Kind::Dir {
         let message =
             format!("`each` needs a folder to go through, but `{}` is of kind {}", each.value, folder.1);
@@ -369,7 +368,7 @@ fn check_each<'a>(
         return Err(source.error(&each.span, message));
     }
     if named.contains(&each.value) {
-        let span = find_place(source.text(), &task.command.span, &each.value);
+        let span = find_place(source.text(), &task.command.span, each.value.as_str());
         let message =
             format!("the task runs for one entry of `{}` at a time: `{{item}}` is its path", each.value);
         return Err(source.error(&span, message));
@@ -393,7 +392,7 @@ fn check_no_item(pipeline: &Pipeline, name: &Name, task: &TaskSpec) -> Result<()
 
 /// Where `{name}` stands in a command. A string with escapes is longer in the file than its value is, so it is looked
 /// for in the text of the file.
-fn find_place(text: &str, command: &Range<usize>, name: &Name) -> Range<usize> {
+fn find_place(text: &str, command: &Range<usize>, name: &str) -> Range<usize> {
     let written = format!("{{{name}}}");
     match text.get(command.clone()).and_then(|command| command.find(&written)) {
         Some(at) => command.start + at..command.start + at + written.len(),
@@ -401,9 +400,9 @@ fn find_place(text: &str, command: &Range<usize>, name: &Name) -> Range<usize> {
     }
 }
 
-pub(crate) fn unknown_name(pipeline: &Pipeline, name: &Name, span: &Range<usize>) -> PipelineError {
+pub(crate) fn unknown_name(pipeline: &Pipeline, name: &str, span: &Range<usize>) -> PipelineError {
     let known = pipeline.inputs.keys().chain(pipeline.tasks.keys()).map(Name::as_str);
-    let hint = match most_similar(name.as_str(), known.chain(["output"])) {
+    let hint = match most_similar(name, known.chain(["output"])) {
         Some(similar) => format!("did you mean `{similar}`?"),
         None => "expected the name of an input or of a task".to_owned(),
     };

@@ -45,7 +45,7 @@ impl<'a> Named<'a> {
 }
 
 /// The input or task of that name, with the kind of what it holds or makes.
-pub(crate) fn find<'a>(pipeline: &'a Pipeline, name: &Name) -> Option<(&'a Name, Kind)> {
+pub(crate) fn find<'a>(pipeline: &'a Pipeline, name: &str) -> Option<(&'a Name, Kind)> {
     let input = pipeline.inputs.get_key_value(name).map(|(name, input)| {
         let kind = match input.value {
             InputSpec::File(_) => Kind::File,

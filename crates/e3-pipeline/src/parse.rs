@@ -397,8 +397,8 @@ fn outputs(source: &SourceText, value: &Value<'_>, pipeline: &mut Pipeline) -> R
             (from, link)
         };
         let name: Name = parsed(source, &from)?;
-        let Some((_, kind)) = crate::named::find(pipeline, &name) else {
-            return Err(crate::build::unknown_name(pipeline, &name, &from.span));
+        let Some((_, kind)) = crate::named::find(pipeline, name.as_str()) else {
+            return Err(crate::build::unknown_name(pipeline, name.as_str(), &from.span));
         };
         pipeline.outputs.insert(path.value, OutputLink { from: name, kind, link });
     }

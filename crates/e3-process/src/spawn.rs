@@ -65,7 +65,7 @@ pub(crate) fn start(
     environment: &BTreeMap<OsString, OsString>,
     folder: &Path,
 ) -> io::Result<Started> {
-    let mut texts = Texts::default();
+    let mut texts = Texts::new();
     let folder = texts.add(&[folder.as_os_str()])?;
     let program = texts.add(&[program.as_os_str()])?;
     for word in arguments {
@@ -194,7 +194,6 @@ unsafe fn unblock_signals() -> bool {
 }
 
 /// Texts as C has them, each of which ends with a NUL byte; all in one piece, as there are dozens for a process.
-#[derive(Default)]
 struct Texts {
     bytes: Vec<u8>,
     /// Where each begins.
@@ -202,6 +201,11 @@ struct Texts {
 }
 
 impl Texts {
+    fn new() -> Self {
+        // Room for what most processes are given.
+        Self { bytes: Vec::with_capacity(1024), starts: Vec::with_capacity(32) }
+    }
+
     /// Adds the pieces as one text; returns its number.
     fn add(&mut self, pieces: &[&OsStr]) -> io::Result<usize> {
         if pieces.iter().any(|piece| piece.as_bytes().contains(&0)) {

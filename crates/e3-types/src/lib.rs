@@ -28,5 +28,5 @@ pub use object::{
 };
 pub use path::{DatasetPath, DatasetPathError};
 pub use status::{ErrorClass, ExecutionState, Failure, RunState};
-pub use template::{Piece, Template};
+pub use template::Template;
 pub use time::Timestamp;

@@ -1,65 +1,56 @@
 //! `Template`: one word of a command, with the places where staged paths go.
 
-use crate::Name;
+use crate::name::is_identifier;
 
 /// A text in which `{identifier}` stands for a path, and `{{identifier}}` for the literal `{identifier}`.
 ///
 /// Every other brace is an ordinary character, so programs for awk or jq can stand in a command as they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template(Vec<Piece>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Template<'a>(&'a str);
 
-/// A stretch of a `Template`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+/// A stretch of a template.
+enum Part<'a> {
     /// Text that stays as it is.
-    Text(String),
-    /// `{name}`, with the byte offset of its brace in the source text.
-    Place {
-        /// What is asked for.
-        name: Name,
-        /// Where it stands, in bytes.
-        offset: usize,
-    },
+    Text(&'a str),
+    /// `{{name}}`.
+    Literal(&'a str),
+    /// `{name}`.
+    Place(&'a str),
 }
 
-impl Template {
-    /// Reads a template. Every text is one.
-    pub fn parse(text: &str) -> Self {
-        if !text.contains('{') && !text.is_empty() {
-            return Self(vec![Piece::Text(text.to_owned())]);
-        }
-        let mut pieces = Vec::new();
-        let mut literal = String::new();
-        let mut rest = text;
-        while let Some(at) = rest.find('{') {
-            let (before, brace) = rest.split_at(at);
-            literal.push_str(before);
-            if let Some((name, after)) = escaped(brace) {
-                literal.push('{');
-                literal.push_str(name.as_str());
-                literal.push('}');
-                rest = after;
-            } else if let Some((name, after)) = placeholder(brace) {
-                if !literal.is_empty() {
-                    pieces.push(Piece::Text(std::mem::take(&mut literal)));
-                }
-                pieces.push(Piece::Place { name, offset: text.len() - brace.len() });
-                rest = after;
-            } else {
-                literal.push('{');
-                rest = &brace[1..];
+/// The parts of a text, in order.
+struct Parts<'a>(&'a str);
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = Part<'a>;
+
+    fn next(&mut self) -> Option<Part<'a>> {
+        let text = self.0;
+        let (part, rest) = match text.find('{') {
+            _ if text.is_empty() => return None,
+            None => (Part::Text(text), ""),
+            Some(0) => {
+                let literal = escaped(text).map(|(name, rest)| (Part::Literal(name), rest));
+                let part =
+                    literal.or_else(|| placeholder(text).map(|(name, rest)| (Part::Place(name), rest)));
+                part.unwrap_or((Part::Text("{"), &text[1..]))
             }
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            pieces.push(Piece::Text(literal));
-        }
-        Self(pieces)
+            Some(brace) => (Part::Text(&text[..brace]), &text[brace..]),
+        };
+        self.0 = rest;
+        Some(part)
+    }
+}
+
+impl<'a> Template<'a> {
+    /// Reads a template. Every text is one.
+    pub fn of(text: &'a str) -> Self {
+        Self(text)
     }
 
-    /// The pieces in order.
-    pub fn pieces(&self) -> &[Piece] {
-        &self.0
+    /// What the places ask for, in order.
+    pub fn places(self) -> impl Iterator<Item = &'a str> {
+        Parts(self.0).filter_map(|part| if let Part::Place(name) = part { Some(name) } else { None })
     }
 
     /// Whether the text asks for the name of the entry that a task is about.
@@ -92,17 +83,21 @@ impl Template {
     }
 
     /// The text with every place filled by `path`; the name for which there is no path, if any, is the error.
-    pub fn expand<'a>(&self, path: impl Fn(&Name) -> Option<&'a str>) -> Result<String, Name> {
-        let mut out = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Text(text) => out.push_str(text),
-                Piece::Place { name, .. } => out.push_str(path(name).ok_or_else(|| name.clone())?),
+    pub fn expand<'p>(self, path: impl Fn(&str) -> Option<&'p str>) -> Result<String, &'a str> {
+        let mut out = String::with_capacity(self.0.len() + USUAL_GROWTH);
+        for part in Parts(self.0) {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Literal(name) => out.extend(["{", name, "}"]),
+                Part::Place(name) => out.push_str(path(name).ok_or(name)?),
             }
         }
         Ok(out)
     }
 }
+
+/// By how much a path is longer than its place, most of the time.
+const USUAL_GROWTH: usize = 8;
 
 /// Not an identifier, so never a place: it is replaced before the places are filled.
 const ITEM_NAME: &str = "{item.name}";
@@ -127,13 +122,12 @@ fn replace_item_name(text: &str, name: &str) -> String {
 }
 
 /// `{identifier}` at the start of `text`, and what follows it.
-fn placeholder(text: &str) -> Option<(Name, &str)> {
-    let (name, after) = text.strip_prefix('{')?.split_once('}')?;
-    Some((name.parse().ok()?, after))
+fn placeholder(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix('{')?.split_once('}').filter(|(name, _)| is_identifier(name))
 }
 
 /// `{{identifier}}` at the start of `text`, and what follows it.
-fn escaped(text: &str) -> Option<(Name, &str)> {
+fn escaped(text: &str) -> Option<(&str, &str)> {
     let (name, after) = placeholder(text.strip_prefix('{')?)?;
     Some((name, after.strip_prefix('}')?))
 }
@@ -144,8 +138,8 @@ mod tests {
 
     use super::*;
 
-    fn expanded(text: &str) -> Result<String, Name> {
-        Template::parse(text).expand(|name| (name.as_str() == "raw").then_some("inputs/raw"))
+    fn expanded(text: &str) -> Result<String, &str> {
+        Template::of(text).expand(|name| (name == "raw").then_some("inputs/raw"))
     }
 
     #[test]
@@ -165,29 +159,36 @@ mod tests {
         ] {
             assert_eq!(expanded(text).as_deref(), Ok(expected), "{text}");
         }
-        assert_eq!(expanded("x {row}").unwrap_err().as_str(), "row");
+        assert_eq!(expanded("x {row}").unwrap_err(), "row");
     }
 
     #[test]
-    fn places_know_where_they_stand() {
-        let template = Template::parse("ä {raw}");
-        assert_eq!(template.pieces()[1], Piece::Place { name: "raw".parse().unwrap(), offset: 3 });
+    fn places_are_told_in_order() {
+        let places: Vec<_> = Template::of("ä {raw}{{no}} {b}{1}{raw}{{c}").places().collect();
+        assert_eq!(places, ["raw", "b", "raw", "c"]);
     }
 
     proptest! {
         #[test]
         fn text_without_braces_stays(text in "[^{]*") {
-            prop_assert_eq!(expanded(&text), Ok(text));
+            prop_assert_eq!(expanded(&text), Ok(text.clone()));
         }
 
         #[test]
         fn escaped_text_stands_for_itself(text in "[{}a-c.]*|.*") {
-            prop_assert_eq!(expanded(&Template::escape(&text)), Ok(text));
+            let escaped = Template::escape(&text);
+            prop_assert_eq!(expanded(&escaped), Ok(text));
         }
 
         #[test]
-        fn any_text_is_a_template(text: String) {
-            Template::parse(&text);
+        fn any_text_is_a_template(text in "[{}a-c1]*|.*") {
+            let names: Vec<&str> = Template::of(&text).places().collect();
+            prop_assert!(names.iter().all(|name| name.parse::<crate::Name>().is_ok()));
+            // Each place is filled, and nothing else is another.
+            prop_assert_eq!(Template::of(&text).expand(|_| None).err(), names.first().copied());
+            let filled = Template::of(&text).expand(|_| Some("\u{1}")).unwrap();
+            let before = text.matches('\u{1}').count();
+            prop_assert_eq!(filled.matches('\u{1}').count() - before, names.len());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `RefStore`: the only mutable names.
 
-use std::fmt;
+use std::{cell::RefCell, fmt};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,17 +41,22 @@ impl RefName {
     /// The name made of `segments`. They must not contain `/`: all are names, hashes or ids, whose grammar forbids it.
     pub fn new(segments: &[&(dyn fmt::Display + Sync)]) -> Self {
         use fmt::Write;
-        // Most have two hashes at most. It is cut to its size, as a write may have very many.
-        let mut name = String::with_capacity(160);
-        for segment in segments {
-            if !name.is_empty() {
-                name.push('/');
-            }
-            let start = name.len();
-            write!(name, "{segment}").expect("writing to a string does not fail");
-            debug_assert!(name.len() > start && !name[start..].contains('/'), "{name}");
+        thread_local! {
+            // A name is made of many pieces and has no room for more, as a write may have very many.
+            static TEXT: RefCell<String> = const { RefCell::new(String::new()) };
         }
-        Self(name.into())
+        TEXT.with_borrow_mut(|name| {
+            name.clear();
+            for segment in segments {
+                if !name.is_empty() {
+                    name.push('/');
+                }
+                let start = name.len();
+                write!(name, "{segment}").expect("writing to a string does not fail");
+                debug_assert!(name.len() > start && !name[start..].contains('/'), "{name}");
+            }
+            Self(name.as_str().into())
+        })
     }
 
     /// The name that a store has kept as text.

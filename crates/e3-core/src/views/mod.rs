@@ -13,6 +13,8 @@ pub mod runs;
 pub mod status;
 pub mod workspaces;
 
+use std::{cell::RefCell, mem};
+
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -33,11 +35,19 @@ use crate::{RefError, RefName, RefStore};
 const USUAL: usize = 1024;
 
 pub(crate) fn encode(record: &impl Serialize) -> Bytes {
-    // Most records are smaller than this. They are copied out at their own size, because some storages keep them for long;
-    // a large one is cut to its size where it is.
-    let mut text = Vec::with_capacity(USUAL);
-    serde_json::to_writer(&mut text, record).expect("records are plain data with text keys");
-    if text.len() > USUAL { text.into_boxed_slice().into() } else { Bytes::copy_from_slice(&text) }
+    thread_local! {
+        static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    TEXT.with_borrow_mut(|text| {
+        text.clear();
+        serde_json::to_writer(&mut *text, record).expect("records are plain data with text keys");
+        // Copied out at its own size, because some storages keep it for long; a large one is cut to its size where it is.
+        if text.len() > USUAL {
+            mem::take(text).into_boxed_slice().into()
+        } else {
+            Bytes::copy_from_slice(text)
+        }
+    })
 }
 
 fn decode<T: DeserializeOwned>(name: &RefName, value: &[u8]) -> Result<T, RefError> {

@@ -200,8 +200,8 @@ pub(super) mod tests {
         let CommandLine::Argv(words) = task.for_item("{raw} $(x)", Kind::File).unwrap().command else {
             panic!()
         };
-        let place = |name: &Name| (name.as_str() != "raw").then_some("PATH");
-        let words: Vec<_> = words.iter().map(|word| Template::parse(word).expand(place).unwrap()).collect();
+        let place = |name: &str| (name != "raw").then_some("PATH");
+        let words: Vec<_> = words.iter().map(|word| Template::of(word).expand(place).unwrap()).collect();
         assert_eq!(words, ["convert", "PATH", "-o", "PATH", "{raw} $(x)", "{item.name}"]);
 
         task.command = CommandLine::Shell("cp {item} {item.name}".into());
