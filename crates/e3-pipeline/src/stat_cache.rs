@@ -227,7 +227,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let saved = folder.path().join("cache");
         let paths: Vec<PathBuf> = (0..3).map(|number| folder.path().join(format!("{number}"))).collect();
-        paths.iter().for_each(|path| fs::write(path, "one").unwrap());
+        for path in &paths {
+            fs::write(path, "one").unwrap();
+        }
         let object = ObjectRef::of(b"one");
         let known = || {
             let mut cache = StatCache::at(&saved);
