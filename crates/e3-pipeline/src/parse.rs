@@ -273,12 +273,13 @@ fn task(
 ) -> Result<TaskSpec, PipelineError> {
     let mut table = TableReader::new(source, format!("task `{name}`"), value)?;
     let command = command(source, &table.what("command"), table.require("command")?)?;
-    let list = |value: Option<&Value<'_>>, what: String| {
-        value.map_or(Ok(Vec::new()), |value| names(source, &what, value))
+    let list = |table: &mut TableReader<'_>, key| match table.get(key) {
+        Some(value) => names(source, &table.what(key), value),
+        None => Ok(Vec::new()),
     };
     let spec = TaskSpec {
         command,
-        inputs: list(table.get("inputs"), table.what("inputs"))?,
+        inputs: list(&mut table, "inputs")?,
         each: match table.get("each") {
             Some(value) => {
                 let text = string(source, &table.what("each"), value)?;
@@ -302,7 +303,7 @@ fn task(
             Some(value) => variables(source, &table.what("pass_env"), value)?,
             None => Vec::new(),
         },
-        writable: list(table.get("writable"), table.what("writable"))?,
+        writable: list(&mut table, "writable")?,
         policy: policy::task(source, &mut table, run)?.shared(),
     };
     table.finish()?;

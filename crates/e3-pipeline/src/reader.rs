@@ -16,6 +16,9 @@ use crate::{
 
 pub(crate) type Value<'a> = Spanned<DeValue<'a>>;
 
+/// How many keys most tables may have, at most.
+const MOST_KEYS: usize = 16;
+
 /// A table that is read key by key; what is left at the end is an error.
 pub(crate) struct TableReader<'a> {
     source: &'a SourceText,
@@ -33,14 +36,22 @@ impl<'a> TableReader<'a> {
     ) -> Result<Self, PipelineError> {
         let what = what.into();
         match value.get_ref() {
-            DeValue::Table(table) => Ok(Self { source, what, table, span: value.span(), known: Vec::new() }),
+            DeValue::Table(table) => {
+                Ok(Self { source, what, table, span: value.span(), known: Vec::with_capacity(MOST_KEYS) })
+            }
             other => Err(wrong_type(source, &value.span(), &what, "a table", other)),
         }
     }
 
     pub(crate) fn root(source: &'a SourceText, table: &'a Spanned<DeTable<'a>>) -> Self {
         let what = "the pipeline file".to_owned();
-        Self { source, what, table: table.get_ref(), span: table.span(), known: Vec::new() }
+        Self {
+            source,
+            what,
+            table: table.get_ref(),
+            span: table.span(),
+            known: Vec::with_capacity(MOST_KEYS),
+        }
     }
 
     /// The value of an optional key.
@@ -51,9 +62,8 @@ impl<'a> TableReader<'a> {
 
     /// The value of a key that must be there.
     pub(crate) fn require(&mut self, key: &'static str) -> Result<&'a Value<'a>, PipelineError> {
-        let missing = format!("{} has no `{key}`", self.what);
-        let span = self.span.clone();
-        self.get(key).ok_or_else(|| self.source.error(&span, missing))
+        let found = self.get(key);
+        found.ok_or_else(|| self.source.error(&self.span, format!("{} has no `{key}`", self.what)))
     }
 
     /// A key that is planned for a later version.
