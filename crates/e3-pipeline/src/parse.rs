@@ -55,7 +55,7 @@ fn whole(source: &SourceText) -> Result<Pipeline, PipelineError> {
     Ok(pipeline)
 }
 
-/// The pipeline of a file that can be taken apart into its tasks, and in which nothing is wrong.
+/// The pipeline of a file that can be taken apart into its inputs and tasks, and in which nothing is wrong.
 fn in_pieces(source: &SourceText) -> Option<Pipeline> {
     let Pieces { rest, inputs, tasks: pieces } = pieces::split(source.text());
     let table = DeTable::parse(&rest).ok()?;
@@ -124,7 +124,9 @@ fn inputs(source: &SourceText, table: &TableReader<'_>) -> Result<Vec<NamedInput
 
 /// What a piece of the file says of its inputs; none if it is not such a piece, or something is wrong with it.
 fn inputs_in(source: &SourceText, piece: &Range<usize>) -> Option<Vec<NamedInput>> {
-    let table = DeTable::parse(&source.text()[piece.clone()]).ok()?;
+    // At the beginning of a text the parser takes a byte order mark for none, but this is the middle of one.
+    let text = &source.text()[piece.clone()];
+    let table = DeTable::parse(text).ok().filter(|_| !text.starts_with('\u{feff}'))?;
     let mut inputs = inputs(source, &TableReader::root(source, &table)).ok()?;
     for (_, At { span, .. }) in &mut inputs {
         *span = span.start + piece.start..span.end + piece.start;

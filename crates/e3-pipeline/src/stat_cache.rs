@@ -120,7 +120,12 @@ impl StatCache {
         !racy
     }
 
-    /// Keeps only the entries of files for which `is_tracked` says so.
+    /// What it costs to read a file of that size and to learn what it holds, in bytes: about so much is added to the file.
+    pub(crate) fn price_to_learn(size: u64) -> u64 {
+        size + journal::USUAL as u64
+    }
+
+    /// Keeps only the entries of files for which `is_tracked` says so; before anything is added.
     pub(crate) fn retain(&mut self, is_tracked: impl Fn(&str) -> bool) {
         let before = self.entries.len();
         self.entries.retain(|path, _| is_tracked(path));

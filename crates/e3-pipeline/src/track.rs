@@ -120,7 +120,7 @@ impl<'a> Sources<'a> {
     ) -> Result<TrackReport, PipelineError> {
         let files = numbers.iter().flat_map(|number| &self.walked[*number].found).filter_map(Found::file);
         // To read little costs less than to ask whether it has to be read.
-        if files.map(|(_, look)| look.size).sum::<u64>() > cache.price() {
+        if files.map(|(_, look)| StatCache::price_to_learn(look.size)).sum::<u64>() > cache.price() {
             cache.read();
         }
         self.track_these(storage, clock, cache, numbers.iter().copied()).await
@@ -398,7 +398,10 @@ fn of_object(error: &ObjectError) -> PipelineError {
 }
 
 fn unsaved(error: &io::Error) -> PipelineError {
-    PipelineError::general(ErrorClass::Environment, format!("writing the stat cache: {error}"))
+    PipelineError::general(
+        ErrorClass::Environment,
+        format!("writing `cache/stat` of the repository: {error}; all in that folder may be removed"),
+    )
 }
 
 fn joined(error: &tokio::task::JoinError) -> PipelineError {

@@ -50,13 +50,22 @@ impl Folder {
 
     /// With the cache as the last time left it.
     async fn track(&self) -> Result<TrackReport, String> {
+        self.track_some(None).await
+    }
+
+    /// Those of these numbers, if any are given.
+    async fn track_some(&self, numbers: Option<&[usize]>) -> Result<TrackReport, String> {
         let pipeline = parse(Path::new("e3.toml"), &*self.pipeline).unwrap();
         let built = build(pipeline, |_| None).unwrap();
         let saved = self.folder.path().join(".e3/cache");
         let project =
             Project { folder: self.folder.path().to_owned(), repository: self.folder.path().join(".e3") };
         let sources = Sources::look(&project, &built.tracked).await.map_err(|error| error.to_string())?;
-        let report = sources.track(&self.storage, &Later, StatCache::at(&saved)).await;
+        let cache = StatCache::at(&saved);
+        let report = match numbers {
+            Some(numbers) => sources.track_some(&self.storage, &Later, cache, numbers).await,
+            None => sources.track(&self.storage, &Later, cache).await,
+        };
         report.map_err(|error| error.to_string())
     }
 
@@ -95,6 +104,20 @@ async fn an_unchanged_file_is_not_read_again_and_a_changed_one_is() {
     sources.write("d/y", "z");
     let report = sources.track().await.unwrap();
     assert_eq!((report.files, report.read), (3, 1));
+}
+
+#[tokio::test]
+async fn of_a_folder_of_many_small_files_only_those_are_read_that_have_changed() {
+    let sources = Folder::new("[inputs]\na = { file = \"a.txt\" }\nd = { dir = \"d\" }\n");
+    sources.write("a.txt", "a");
+    for number in 0..50 {
+        sources.write(&format!("d/{number}"), "x");
+    }
+    sources.track().await.unwrap();
+    sources.write("d/7", "y");
+    sources.write("a.txt", "b");
+    let read = async |number| sources.track_some(Some(&[number])).await.unwrap().read;
+    assert_eq!((read(0).await, read(1).await), (1, 1));
 }
 
 #[tokio::test]

@@ -78,6 +78,8 @@ const LINES: &[&str] = &[
     "",
     "}",
     "é",
+    "\u{feff}",
+    "\u{feff}x = { file = 'y' }",
 ];
 
 /// Whole parts of files, which may stand in any order, most of them once.

@@ -16,9 +16,9 @@ use crate::look::Look;
 /// The beginning of the file. One that begins otherwise is not read.
 const MAGIC: &[u8] = b"e3 stat cache 3\n";
 /// How many entries are in a batch at most: what is written of many files is not in memory as a whole.
-const BATCH: usize = 4096;
+const BATCH: usize = if cfg!(test) { 2 } else { 4096 };
 /// About how many bytes an entry has.
-const USUAL: usize = 200;
+pub(super) const USUAL: usize = 200;
 /// How much of the hash of a batch is written.
 const CHECK: usize = 16;
 
@@ -206,6 +206,21 @@ mod tests {
             let (read, whole) = read_all(&file);
             prop_assert!(!whole);
             prop_assert_eq!(&read[..], &all[..read.len()]);
+        }
+
+        #[test]
+        fn what_is_written_and_added_is_read(
+            written in prop::collection::vec(entry(), 0..6),
+            added in prop::collection::vec(entry(), 0..6),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("cache");
+            write(&path, refs(&written)).unwrap();
+            add(&path, refs(&added)).unwrap();
+            let bytes = fs::read(&path).unwrap();
+            prop_assert_eq!(read_all(&bytes), ([&written[..], &added].concat(), true));
+            let of = |entries: &[(String, Entry)]| -> Vec<u8> { entries.chunks(BATCH).flat_map(|some| batch(refs(some))).collect() };
+            prop_assert!(bytes == [MAGIC, &of(&written), &of(&added)].concat());
         }
 
         #[test]
