@@ -27,8 +27,9 @@ use crate::{
 const PATIENCE: usize = 5;
 /// How many sources are looked at in one go.
 const AT_ONCE: usize = 256;
-/// How many files are read in one request to the store.
-const READ_AT_ONCE: usize = 16 << 10;
+/// How many files are read in one request to the store: in several transactions, the same pages of the database would be written
+/// several times.
+const READ_AT_ONCE: usize = 256 << 10;
 
 /// How a fingerprint begins. It is another one when datasets are made of files in another way.
 const LOOKS: &str = "e3 sources 2";
