@@ -79,24 +79,20 @@ impl StatCache {
         }
     }
 
-    /// Adds what was learnt to the file, if it can be added to. Of many files that is done time and again, so that it is not all
-    /// in memory, and not lost if the process dies.
-    pub(crate) fn add(&mut self) -> io::Result<()> {
-        if let Some(path) = self.path.as_ref().filter(|_| !self.is_stale && !self.news.is_empty()) {
-            journal::add(path, self.news.iter().map(|(path, entry)| (path, entry)))?;
-            self.news.clear();
-        }
-        Ok(())
-    }
-
-    /// Writes down what was learnt; all anew, if much of the file does not count any more.
+    /// Writes down what was learnt: at the end of the file; or all anew, if much of that does not count any more.
     pub fn save(mut self) -> io::Result<()> {
-        let Some(path) = self.path.as_ref().filter(|_| self.is_stale) else { return self.add() };
-        for (path, _) in &self.news {
-            self.entries.remove(path);
-        }
+        let Some(path) = &self.path else { return Ok(()) };
         let news = self.news.iter().map(|(path, entry)| (path, entry));
-        journal::write(path, self.entries.iter().chain(news))
+        if self.is_stale {
+            for (path, _) in &self.news {
+                self.entries.remove(path);
+            }
+            journal::write(path, self.entries.iter().chain(news))
+        } else if !self.news.is_empty() {
+            journal::add(path, news)
+        } else {
+            Ok(())
+        }
     }
 
     /// Of how many files the file says something, if it has been read.
@@ -125,7 +121,7 @@ impl StatCache {
         size + journal::USUAL as u64
     }
 
-    /// Keeps only the entries of files for which `is_tracked` says so; before anything is added.
+    /// Keeps only the entries of files for which `is_tracked` says so.
     pub(crate) fn retain(&mut self, is_tracked: impl Fn(&str) -> bool) {
         let before = self.entries.len();
         self.entries.retain(|path, _| is_tracked(path));
@@ -228,38 +224,32 @@ mod tests {
     }
 
     #[test]
-    fn what_was_added_is_known_whatever_happens_then() {
+    fn what_is_not_whole_is_written_again_with_all_that_is_known() {
         let folder = tempfile::tempdir().unwrap();
         let saved = folder.path().join("cache");
         let paths: Vec<PathBuf> = (0..3).map(|number| folder.path().join(format!("{number}"))).collect();
-        for path in &paths {
-            fs::write(path, "one").unwrap();
-        }
         let object = ObjectRef::of(b"one");
-        let known = || {
+        let opened = || {
             let mut cache = StatCache::at(&saved);
             cache.read();
+            cache
+        };
+        let known = || {
+            let cache = opened();
             paths.iter().filter(|path| cache.find(path, &look(path)) == Some(object)).count()
         };
-        let mut cache = StatCache::at(&saved);
-        cache.read();
-        for (count, path) in (1..).zip(&paths) {
+        for path in &paths {
+            fs::write(path, "one").unwrap();
+            let mut cache = opened();
             cache.remember(path, look(path), object, long_after(&look(path)));
-            cache.add().unwrap();
-            assert_eq!(known(), count);
+            cache.save().unwrap();
         }
-        // As if the process had died: nothing is saved.
-        drop(cache);
         assert_eq!(known(), 3);
-        // To what is not whole nothing is added: all of it is written again at the end.
         let whole = fs::read(&saved).unwrap();
         fs::write(&saved, &whole[..whole.len() - 1]).unwrap();
         assert_eq!(known(), 2);
-        let mut cache = StatCache::at(&saved);
-        cache.read();
+        let mut cache = opened();
         cache.remember(&paths[2], look(&paths[2]), object, long_after(&look(&paths[2])));
-        cache.add().unwrap();
-        assert_eq!(known(), 2);
         cache.save().unwrap();
         assert_eq!(known(), 3);
     }

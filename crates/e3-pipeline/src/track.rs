@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     ffi::OsStr,
-    fs, io, mem,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -175,7 +175,11 @@ impl<'a> Sources<'a> {
         }
         let dirs = dirs.into_values().map(Source::Bytes).collect();
         storage.objects().put_many(dirs).await.map_err(|error| of_object(&error))?;
-        saved.await.map_err(|error| joined(&error))?.map_err(|error| unsaved(&error))?;
+        saved.await.map_err(|error| joined(&error))?.map_err(|error| {
+            let message =
+                format!("writing `cache/stat` of the repository: {error}; all in that folder may be removed");
+            PipelineError::general(ErrorClass::Environment, message)
+        })?;
         Ok(TrackReport { values, files: files.all.len(), read, looks: Looks::new(looks) })
     }
 }
@@ -344,11 +348,6 @@ impl<'a> Files<'a> {
                     changed.push(number);
                 }
             }
-            if group.len() == READ_AT_ONCE {
-                let mut adding = mem::replace(cache, StatCache::none());
-                let added = tokio::task::spawn_blocking(move || adding.add().map(|()| adding)).await;
-                *cache = added.map_err(|error| joined(&error))?.map_err(|error| unsaved(&error))?;
-            }
         }
         Ok(changed)
     }
@@ -396,13 +395,6 @@ fn assemble(
 
 fn of_object(error: &ObjectError) -> PipelineError {
     PipelineError::general(error.class(), error.to_string())
-}
-
-fn unsaved(error: &io::Error) -> PipelineError {
-    PipelineError::general(
-        ErrorClass::Environment,
-        format!("writing `cache/stat` of the repository: {error}; all in that folder may be removed"),
-    )
 }
 
 fn joined(error: &tokio::task::JoinError) -> PipelineError {

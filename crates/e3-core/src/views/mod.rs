@@ -36,6 +36,7 @@ const USUAL: usize = 1024;
 
 pub(crate) fn encode(record: &impl Serialize) -> Bytes {
     thread_local! {
+        // Room in which each record is put together.
         static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     TEXT.with_borrow_mut(|text| {
