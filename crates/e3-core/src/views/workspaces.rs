@@ -452,3 +452,26 @@ pub async fn remove(storage: &dyn StorageBackend, lease: &WorkspaceLease) -> Res
     storage.refs().write(changes).await.map_err(StorageError::from)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_what_is_new_another_or_gone_in_order() {
+        let value = |(path, text): (&str, &str)| {
+            let (object, at) = (ObjectRef::of(text.as_bytes()), Timestamp::default());
+            (path.parse().unwrap(), DatasetRef { object, origin: Origin::User, at, made: None })
+        };
+        let before = [("a", "1"), ("c", "1"), ("d", "1"), ("e", "1")].map(value).into();
+        let changes = difference(before, [("b", "1"), ("c", "2"), ("d", "1"), ("f", "1")].map(value));
+        let told = changes.iter().map(|RootChange { path, before, after }| {
+            let object = |value: &Option<DatasetRef>| value.as_ref().map(|value| value.object);
+            (path.as_str(), object(before), object(after))
+        });
+        let (one, two) = (Some(ObjectRef::of(b"1")), Some(ObjectRef::of(b"2")));
+        let expected =
+            [("a", one, None), ("b", None, one), ("c", one, two), ("e", one, None), ("f", None, one)];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+    }
+}
