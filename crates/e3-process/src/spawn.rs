@@ -1,5 +1,5 @@
 //! Starting a process, as cheaply as the system can: the child borrows this process's memory until it has become its program, so
-//! nothing is copied, and beside what it asks about signals it does what a child has to do in a dozen system calls.
+//! nothing is copied, and it does what a child has to do in a dozen system calls.
 //!
 //! The standard library goes through `posix_spawn(3)`, which does the same; but it makes a stack for each child, asks about each
 //! of 64 signals, and the handle by which the child is waited for is a call of its own. For tasks that take a tenth of a
@@ -89,7 +89,7 @@ pub(crate) fn start(
         streams: [nothing.as_raw_fd(), their_stdout.as_raw_fd(), their_stderr.as_raw_fd()],
         error: AtomicI32::new(0),
     };
-    let (pid, handle) = CHILD_STACK.with_borrow_mut(|stack| clone(&plan, stack))?;
+    let (pid, handle) = CHILD_STACK.with_borrow_mut(|stack| clone(become_program, &plan, stack))?;
     match plan.error.load(Ordering::Relaxed) {
         0 => Ok(Started { pid, handle, stdout, stderr }),
         error => {
@@ -99,12 +99,16 @@ pub(crate) fn start(
     }
 }
 
-/// Starts the child; returns when it has become its program, or has ended.
+/// Starts a child that does `work`; returns when it has become its program, or has ended.
 #[expect(
     unsafe_code,
     reason = "no safe interface starts a process without copying this one and with its handle"
 )]
-fn clone(plan: &Plan, stack: &mut [MaybeUninit<u8>]) -> io::Result<(Pid, OwnedFd)> {
+fn clone(
+    work: extern "C" fn(*mut c_void) -> c_int,
+    plan: &Plan,
+    stack: &mut [MaybeUninit<u8>],
+) -> io::Result<(Pid, OwnedFd)> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let mut handle: c_int = -1;
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
@@ -125,7 +129,7 @@ fn clone(plan: &Plan, stack: &mut [MaybeUninit<u8>]) -> io::Result<(Pid, OwnedFd
         let end = stack.as_mut_ptr_range().end;
         let top = end.wrapping_sub(end.addr() % 16);
         let argument = ptr::from_ref(plan).cast_mut().cast::<c_void>();
-        let pid = libc::clone(become_program, top.cast(), flags, argument, &raw mut handle);
+        let pid = libc::clone(work, top.cast(), flags, argument, &raw mut handle);
         let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
         match Pid::from_raw(pid).filter(|_| pid > 0) {
@@ -147,8 +151,8 @@ extern "C" fn become_program(plan: *mut c_void) -> c_int {
     // SAFETY: `clone` has passed a plan, which is there for as long as this function runs; all calls are async-signal-safe.
     unsafe {
         let plan = &*plan.cast::<Plan>();
-        let is_ready = default_signals()
-            && libc::setpgid(0, 0) == 0
+        let is_ready = libc::setpgid(0, 0) == 0
+            && default_signals()
             && libc::chdir(plan.folder) == 0
             && (0..).zip(plan.streams).all(|(place, stream)| libc::dup2(stream, place) == place)
             && unblock_signals();
@@ -160,26 +164,29 @@ extern "C" fn become_program(plan: *mut c_void) -> c_int {
     }
 }
 
-/// A program starts without handlers in any case; here none may run either, when the signals are unblocked. Those of real time are
-/// left out: nobody sends one to a process of which nobody knows yet. What is ignored stays so (`nohup`), but for SIGPIPE,
-/// which only the standard library ignores.
+/// A program starts without handlers in any case; here none may run either, when the signals are unblocked. One could only run for
+/// a signal that waits already, of those that were sent to this process and its group (Ctrl-C) before the child had a group
+/// of its own: nobody sends one to a process of which nobody knows yet. So handlers are looked for only if one waits.
+/// What is ignored stays so (`nohup`), but for SIGPIPE, which only the standard library ignores.
 #[expect(unsafe_code, reason = "neither std nor rustix changes what signals do")]
 unsafe fn default_signals() -> bool {
-    // SAFETY: all zeroes is a value of `sigaction`: the default, with an empty mask.
+    let mut waiting = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is written before it is read; all zeroes is a value of `sigaction`: the default, with an empty mask.
     unsafe {
+        if libc::sigpending(waiting.as_mut_ptr()) != 0 {
+            return false;
+        }
+        let waiting = waiting.assume_init();
         let default: libc::sigaction = std::mem::zeroed();
-        (1..32).all(|signal| {
-            if [libc::SIGKILL, libc::SIGSTOP].contains(&signal) {
-                return true;
-            }
-            let mut now: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(signal, ptr::null(), &raw mut now) != 0 {
-                return false;
-            }
-            let is_inherited = now.sa_sigaction == libc::SIG_DFL
-                || (now.sa_sigaction == libc::SIG_IGN && signal != libc::SIGPIPE);
-            is_inherited || libc::sigaction(signal, &raw const default, ptr::null_mut()) == 0
-        })
+        let reset = |signal| libc::sigaction(signal, &raw const default, ptr::null_mut()) == 0;
+        reset(libc::SIGPIPE)
+            && (1..=libc::SIGRTMAX())
+                .filter(|signal| libc::sigismember(&raw const waiting, *signal) == 1)
+                .all(|signal| {
+                    let mut now: libc::sigaction = std::mem::zeroed();
+                    libc::sigaction(signal, ptr::null(), &raw mut now) == 0
+                        && (now.sa_sigaction == libc::SIG_IGN || reset(signal))
+                })
     }
 }
 
@@ -243,7 +250,7 @@ fn nothing() -> io::Result<&'static OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Read};
+    use std::{fs::File, io::Read, os::unix::process::ExitStatusExt};
 
     use super::*;
 
@@ -278,6 +285,43 @@ mod tests {
         crate::keep_files().unwrap();
         // And the folder that is just being listed.
         assert_eq!(printed("cd /proc/self/fd; echo *", Path::new("/")), "0 1 2 3\n");
+    }
+
+    /// What a child does that gets a signal while all are blocked.
+    #[expect(unsafe_code, reason = "the calls between the start of a process and its program")]
+    extern "C" fn get_signal(_: *mut c_void) -> c_int {
+        // SAFETY: only system calls.
+        unsafe {
+            libc::kill(libc::getpid(), libc::SIGUSR2);
+            let _ = default_signals() && unblock_signals();
+            libc::_exit(0)
+        }
+    }
+
+    #[test]
+    fn no_handler_runs_in_a_child_for_a_signal_that_came_early() {
+        static HANDLED: AtomicI32 = AtomicI32::new(0);
+        extern "C" fn handle(_: c_int) {
+            HANDLED.fetch_add(1, Ordering::Relaxed);
+        }
+        let handler = handle as extern "C" fn(c_int) as libc::sighandler_t;
+        #[expect(unsafe_code, reason = "neither std nor rustix sets handlers")]
+        // SAFETY: the handler only adds to a number.
+        let before = unsafe { libc::signal(libc::SIGUSR2, handler) };
+        assert_ne!(before, libc::SIG_ERR);
+        let plan = Plan {
+            program: ptr::null(),
+            arguments: ptr::null(),
+            environment: ptr::null(),
+            folder: ptr::null(),
+            streams: [-1; 3],
+            error: AtomicI32::new(0),
+        };
+        let (pid, _handle) = CHILD_STACK.with_borrow_mut(|stack| clone(get_signal, &plan, stack)).unwrap();
+        let (status, _) = crate::wait::take_status(pid).unwrap();
+        // The signal has done what it does to a process that knows nothing of it.
+        assert_eq!(status.signal(), Some(libc::SIGUSR2));
+        assert_eq!(HANDLED.load(Ordering::Relaxed), 0);
     }
 
     #[test]
