@@ -58,8 +58,9 @@ impl Job<'_> {
     ) -> Result<Box<Prepared>, Stopped> {
         if let Some(ahead) = ahead {
             // Another task may have done something to them, also one of another process.
-            if ahead.staged.iter().all(|file| file.was_changed().is_ok_and(|changed| changed == Some(false)))
-            {
+            let is_whole =
+                |file: &StagedFile| matches!(file.was_changed(Some(&ahead.scratch)), Ok(Some(false)));
+            if ahead.staged.iter().all(is_whole) {
                 return Ok(ahead);
             }
             self.clear(ahead.scratch, None).await;
