@@ -13,9 +13,12 @@ use std::{
     sync::Arc,
 };
 
-use e3_core::{ObjectError, ObjectStoreExt, PackageError, Source, StorageBackend, StorageError, packages};
+use e3_core::{
+    ObjectError, ObjectStoreExt, PackageError, Source, StorageBackend, StorageError, Unavailable, packages,
+};
 use e3_types::{DatasetPath, Hash, ObjectRef, Package};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
 use crate::{
     build::{Builder, Tracked, TrackedSource},
@@ -59,7 +62,7 @@ impl Compiler {
     /// variables in `pass_env`.
     pub async fn compile(
         &self,
-        storage: &dyn StorageBackend,
+        storage: &Arc<dyn StorageBackend>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(Compiled, Option<Package>), PipelineError> {
         let found =
@@ -77,11 +80,11 @@ impl Compiler {
     /// The package that the file came to, with all that it refers to in the store: compiled anew if something is gone.
     pub async fn complete(
         &self,
-        storage: &dyn StorageBackend,
+        storage: &Arc<dyn StorageBackend>,
         package: ObjectRef,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Package, PipelineError> {
-        let package = match packages::load(storage, package).await {
+        let package = match packages::load(&**storage, package).await {
             Ok(package) => Some(package),
             // Gone since, or no longer what it was.
             Err(PackageError::Storage(StorageError::Object(
@@ -90,7 +93,7 @@ impl Compiler {
             Err(error) => return Err(PipelineError::general(error.class(), error.to_string())),
         };
         if let Some(package) = package
-            && packages::is_complete(storage, &package).await.map_err(|error| of_storage(&error))?
+            && packages::is_complete(&**storage, &package).await.map_err(|error| of_storage(&error))?
         {
             return Ok(package);
         }
@@ -100,7 +103,7 @@ impl Compiler {
     /// Compiles the file, whatever is known.
     async fn compile_anew(
         &self,
-        storage: &dyn StorageBackend,
+        storage: &Arc<dyn StorageBackend>,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<(Compiled, Package), PipelineError> {
         let mut pipeline = parse(&self.file, Arc::clone(&self.text))?;
@@ -111,12 +114,16 @@ impl Compiler {
             variables.insert(name.to_owned(), value.as_deref().map(fingerprint));
             value
         });
+        // Some are written while the next ones are built.
+        let mut writing = JoinSet::new();
         while let Some(objects) = builder.objects()? {
-            let objects = objects.into_iter().map(Source::Bytes).collect();
-            storage.objects().put_many(objects).await.map_err(|error| of_storage(&error.into()))?;
+            written(&mut writing).await?;
+            let (storage, objects) = (Arc::clone(storage), objects.into_iter().map(Source::Bytes).collect());
+            writing.spawn(async move { storage.objects().put_many(objects).await.map(drop) });
         }
+        written(&mut writing).await?;
         let (package, tracked) = builder.finish()?;
-        let object = packages::store(storage, &package).await.map_err(|error| of_storage(&error))?;
+        let object = packages::store(&**storage, &package).await.map_err(|error| of_storage(&error))?;
         let compiled = Compiled { package: object, tracked, outputs, run };
         let entry = Entry::new(self, variables, &compiled);
         if let Err(error) = kept::save(&self.cache, VERSION, entry) {
@@ -174,6 +181,15 @@ impl Entry {
         });
         Compiled { package: self.package, tracked: tracked.collect(), outputs: self.outputs, run: self.run }
     }
+}
+
+/// Waits until everything is written.
+async fn written(writing: &mut JoinSet<Result<(), ObjectError>>) -> Result<(), PipelineError> {
+    while let Some(done) = writing.join_next().await {
+        let done = done.map_err(|error| Unavailable::new("putting objects", error).into()).flatten();
+        done.map_err(|error| of_storage(&error.into()))?;
+    }
+    Ok(())
 }
 
 fn fingerprint(value: &OsStr) -> Hash {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::HashMap, ffi::OsString, fs, path::PathBuf};
+use std::{collections::HashMap, ffi::OsString, fs, path::PathBuf, sync::Arc};
 
 use e3_core::{MemoryStorage, ObjectStoreExt, StorageBackend, packages};
 use e3_pipeline::{Compiled, Compiler, Project, Sources};
@@ -17,7 +17,7 @@ const TEXT: &str = "[package]\nname = \"p\"\n\n[run]\njobs = 3\ngrace = \"5s\"\n
 struct Bench {
     _folder: TempDir,
     cache: PathBuf,
-    storage: MemoryStorage,
+    storage: Arc<dyn StorageBackend>,
     variables: HashMap<&'static str, OsString>,
     program: &'static str,
 }
@@ -27,7 +27,13 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("deep/cache");
         let variables = HashMap::from([("A", "1".into())]);
-        Self { _folder: folder, cache, storage: MemoryStorage::default(), variables, program: "one" }
+        Self {
+            _folder: folder,
+            cache,
+            storage: Arc::new(MemoryStorage::default()),
+            variables,
+            program: "one",
+        }
     }
 
     async fn compile(&self, text: &str) -> (Compiled, Option<Package>) {
@@ -51,7 +57,7 @@ async fn what_is_known_is_what_would_be_made() {
     let (first, package) = bench.compile(TEXT).await;
     let (again, none) = bench.compile(TEXT).await;
     assert!(none.is_none());
-    assert_eq!(packages::load(&bench.storage, again.package).await.unwrap(), package.unwrap());
+    assert_eq!(packages::load(&*bench.storage, again.package).await.unwrap(), package.unwrap());
     assert_eq!(format!("{first:?}"), format!("{again:?}"));
     assert_eq!((again.tracked.len(), again.outputs.len(), again.run.jobs.unwrap().get()), (2, 1, 3));
 }

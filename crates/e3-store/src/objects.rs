@@ -387,12 +387,18 @@ impl Inner {
         }
     }
 
-    /// The sizes of many.
+    /// The sizes of many: most are of one kind, that of the first of them, and what is not is asked about once more.
     fn sizes(&self, hashes: &[Hash]) -> Result<Vec<Option<u64>>, ObjectError> {
-        let mut sizes = self.small.sizes(hashes)?;
+        let first = hashes.iter().take(FEW).map(|hash| self.file_size(hash));
+        let first: Vec<Option<u64>> = first.collect::<Result<_, _>>()?;
+        let are_files = first.iter().flatten().count() * 2 > first.len();
+        let in_files = |some: Vec<Hash>| parallel::for_each(some, |hash| self.file_size(&hash));
+        let in_rows = |some: Vec<Hash>| self.small.sizes(&some).map_err(ObjectError::from);
+        let ask = |files: bool, some: Vec<Hash>| if files { in_files(some) } else { in_rows(some) };
+        let mut sizes = ask(are_files, hashes.to_vec())?;
         let missing: Vec<usize> = (0..sizes.len()).filter(|place| sizes[*place].is_none()).collect();
-        let size = |place: usize| self.file_size(&hashes[place]).map(|size| (place, size));
-        for (place, size) in parallel::for_each(missing, size)? {
+        let others = ask(!are_files, missing.iter().map(|place| hashes[*place]).collect())?;
+        for (place, size) in missing.into_iter().zip(others) {
             sizes[place] = size;
         }
         Ok(sizes)

@@ -131,7 +131,8 @@ impl<'a> Round<'a> {
     pub(crate) async fn read(&self) -> Result<Prepared> {
         let Self { context, storage, folder, .. } = self;
         let compiler = context.compiler(storage, folder)?;
-        let (compiled, package) = compiler.compile(&**storage, |name| context.variable(name)).await?;
+        let repository = Arc::clone(storage) as _;
+        let (compiled, package) = compiler.compile(&repository, |name| context.variable(name)).await?;
         if package.is_some() {
             // What the file says was in memory twice: as it is written, and as a package.
             give_memory_back();
@@ -175,10 +176,11 @@ impl<'a> Round<'a> {
         let TrackReport { values, looks, .. } =
             sources.track(&**storage, &*context.clock, stat_cache(storage)).await?;
         drop(sources);
+        let repository = Arc::clone(storage) as _;
         let package = match package {
             Some(package) => package,
             // With all that a run needs of it in the store.
-            None => compiler.complete(&**storage, object, |name| context.variable(name)).await?,
+            None => compiler.complete(&repository, object, |name| context.variable(name)).await?,
         };
         // Of many inputs the text, and what it says of each, is much, and all that is deployed comes to be now.
         let tracked = if self.args.watch { tracked } else { Vec::new() };

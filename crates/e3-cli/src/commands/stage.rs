@@ -36,7 +36,8 @@ impl Stage {
         let storage = context.create_repository(&folder)?;
         let compiler = context.compiler(&storage, &folder)?;
         let variable = |name: &str| context.variable(name);
-        let (compiled, package) = compiler.compile(&*storage, variable).await?;
+        let repository = Arc::clone(&storage) as Arc<dyn StorageBackend>;
+        let (compiled, package) = compiler.compile(&repository, variable).await?;
         let tracked = track_files(context, &storage, &folder, &compiled.tracked).await?;
         let before = datasets::read_roots(storage.refs(), &context.workspace).await?;
         let old = match workspaces::find(&*storage, &context.workspace).await {
@@ -47,7 +48,7 @@ impl Stage {
         let object = compiled.package;
         let package = match package {
             Some(package) => package,
-            None => compiler.complete(&*storage, object, variable).await?,
+            None => compiler.complete(&repository, object, variable).await?,
         };
         let deployment = Deployment { object, package: &package, tracked: &tracked, looks: None, reset };
         let (roots, _) = deployment.applied_to(&before, old.as_ref(), context.clock.now());
