@@ -22,8 +22,6 @@ use crate::{
 
 /// How many outputs are looked at in one request at the end.
 const LOOK_AT_ONCE: usize = 8192;
-/// After so many executions it takes a while until all that they have made is on the disk.
-const WORTH_HURRYING: u64 = 256;
 
 impl Orchestrator<'_> {
     pub(super) async fn ended(
@@ -228,27 +226,6 @@ impl Orchestrator<'_> {
         Ok(true)
     }
 
-    /// What is recorded at the end beside the end itself.
-    async fn rest_of_the_end(
-        &self,
-        summary: &RunSummary,
-        settles: bool,
-    ) -> Result<Vec<RefChange>, StorageError> {
-        let (storage, workspace) = (&**self.storage, &self.record.workspace);
-        let mut changes = Vec::new();
-        if summary.executed > 0 {
-            let took =
-                self.graph.indices().filter_map(|task| Some((self.name(task), self.durations[task.at()]?)));
-            changes.extend(history::record_durations(storage, workspace, took.collect()).await?);
-        }
-        if settles {
-            changes.extend(self.settle(summary).await?);
-        } else if self.distrusts {
-            changes.extend(settled::forget(storage, workspace).await?);
-        }
-        Ok(changes)
-    }
-
     pub(super) async fn end(&mut self, state: RunState, settles: bool) -> Result<RunReport, DataflowError> {
         self.forgo_all().await;
         // Only waits for a next attempt can be left.
@@ -259,14 +236,19 @@ impl Orchestrator<'_> {
         self.record.ended = Some(now);
         self.record.summary = Some(summary);
         let mut changes = runs::end(self.record).to_vec();
-        let rest = self.rest_of_the_end(&summary, settles);
-        let rest = if summary.executed >= WORTH_HURRYING {
-            // What was made is on its way to the disk meanwhile: then there is little left to wait for when all is recorded.
-            tokio::try_join!(rest, self.storage.sync()).map(|(rest, ())| rest)
-        } else {
-            rest.await
-        };
-        changes.extend(rest.map_err(|error| self.interrupted(error))?);
+        if summary.executed > 0 {
+            let took =
+                self.graph.indices().filter_map(|task| Some((self.name(task), self.durations[task.at()]?)));
+            let (workspace, took) = (&self.record.workspace, took.collect());
+            let recorded = history::record_durations(&**self.storage, workspace, took).await;
+            changes.extend(recorded.map_err(|error| self.interrupted(error))?);
+        }
+        if settles {
+            changes.extend(self.settle(&summary).await.map_err(|error| self.interrupted(error))?);
+        } else if self.distrusts {
+            let forgotten = settled::forget(&**self.storage, &self.record.workspace).await;
+            changes.extend(forgotten.map_err(|error| self.interrupted(error))?);
+        }
         self.happened(None, EventKind::RunEnded { state, summary }, changes).await?;
         // A task that failed, was taken back and failed again is told once, as it stands.
         let mut failures: BTreeMap<Unit, TaskFailure> = BTreeMap::new();
