@@ -106,6 +106,11 @@ impl StatCache {
         (entry.look == *look && !entry.racy).then_some(entry.object)
     }
 
+    /// Makes room for what so many files were, and for no more.
+    pub(crate) fn expect(&mut self, files: usize) {
+        self.news.reserve_exact(files);
+    }
+
     /// Remembers what a file was. `read` is the time just before it was looked at and read. Returns whether the file would look
     /// otherwise if it were changed now.
     pub(crate) fn remember(&mut self, path: &Path, look: Look, object: ObjectRef, read: Timestamp) -> bool {

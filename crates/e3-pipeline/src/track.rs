@@ -30,6 +30,8 @@ const AT_ONCE: usize = 256;
 /// How many files are read in one request to the store: in several transactions, the same pages of the database would be written
 /// several times.
 const READ_AT_ONCE: usize = 256 << 10;
+/// How many of them are looked at again in one go.
+const LOOK_AT_ONCE: usize = 16 << 10;
 
 /// How a fingerprint begins. It is another one when datasets are made of files in another way.
 const LOOKS: &str = "e3 sources 2";
@@ -146,7 +148,7 @@ impl<'a> Sources<'a> {
         if let Some(file) = unread.first().map(|file| &files.all[*file]) {
             let message =
                 format!("`{}` changes while it is read: wait until it is complete", file.path.display());
-            return Err(tracked[file.number].error(ErrorClass::Environment, message));
+            return Err(tracked[file.blamed()].error(ErrorClass::Environment, message));
         }
 
         // While that is written, the folders are made of what is known now.
@@ -158,10 +160,10 @@ impl<'a> Sources<'a> {
         for number in numbers {
             let mut is_sure = true;
             let entries = places.by_ref().map(|place| {
-                let File { look, known, .. } = &files.all[*place as usize];
-                let known = known.as_ref().expect("every file that was found was read");
+                let file = &files.all[*place as usize];
+                let known = file.known.as_ref().expect("every file that was found was read");
                 is_sure &= known.is_sure;
-                FileEntry { object: known.object, executable: look.executable }
+                FileEntry { object: known.object, executable: file.look().executable }
             });
             let object = assemble(&tracked[number], &walked[number].found, entries, &mut dirs)?;
             values.push(Assignment {
@@ -262,12 +264,25 @@ struct Files<'a> {
     places: Vec<u32>,
 }
 
+/// There may be very many.
 struct File<'a> {
     path: &'a Path,
-    look: Look,
+    look: &'a Look,
+    /// How it looks, if it has changed since.
+    changed: Option<Box<Look>>,
     /// The dataset to blame for it.
-    number: usize,
+    number: u32,
     known: Option<Known>,
+}
+
+impl File<'_> {
+    fn look(&self) -> &Look {
+        self.changed.as_deref().unwrap_or(self.look)
+    }
+
+    fn blamed(&self) -> usize {
+        self.number as usize
+    }
 }
 
 /// What a file holds.
@@ -283,12 +298,13 @@ impl<'a> Files<'a> {
         let count = numbers.clone().map(|number| walked[number].found.len()).sum();
         let (mut all, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut seen: HashMap<&OsStr, u32> = HashMap::new();
+        let small = |number: usize| u32::try_from(number).expect("files and datasets are counted in 32 bits");
         for number in numbers {
             for (path, look) in walked[number].found.iter().filter_map(Found::file) {
-                let next = u32::try_from(all.len()).expect("files are counted in 32 bits");
+                let next = small(all.len());
                 let place = if is_one { next } else { *seen.entry(path.as_os_str()).or_insert(next) };
                 if place == next {
-                    all.push(File { path, look, number, known: None });
+                    all.push(File { path, look, changed: None, number: small(number), known: None });
                 }
                 places.push(place);
             }
@@ -300,7 +316,7 @@ impl<'a> Files<'a> {
     async fn ask(&mut self, storage: &dyn StorageBackend, cache: &StatCache) -> Result<(), PipelineError> {
         let found = self.all.iter().enumerate();
         let found: Vec<(usize, ObjectRef)> =
-            found.filter_map(|(place, file)| Some((place, cache.find(file.path, &file.look)?))).collect();
+            found.filter_map(|(place, file)| Some((place, cache.find(file.path, file.look())?))).collect();
         let hashes: Vec<_> = found.iter().map(|(_, object)| object.hash).collect();
         let sizes = storage.objects().stat_many(&hashes).await.map_err(|error| of_object(&error))?;
         for ((place, object), size) in found.into_iter().zip(sizes) {
@@ -325,27 +341,30 @@ impl<'a> Files<'a> {
             // The message names the file; the dataset to blame is the one that reads it.
             let blame = |message: String| {
                 let mut files = group.iter().map(|number| &self.all[*number]);
-                let first = self.all[group[0]].number;
+                let first = self.all[group[0]].blamed();
                 let is_meant = |file: &&File<'_>| message.contains(&format!("`{}`", file.path.display()));
-                let number = files.find(is_meant).map_or(first, |file| file.number);
+                let number = files.find(is_meant).map_or(first, File::blamed);
                 tracked[number].error(ErrorClass::Environment, message)
             };
-            let paths: Vec<_> = group.iter().map(|number| self.all[*number].path.to_path_buf()).collect();
+            let paths = group.iter().map(|number| self.all[*number].path.to_path_buf());
             let started = clock.now();
-            let sources = paths.iter().cloned().map(Source::Copy).collect();
+            let sources = paths.map(Source::Copy).collect();
             let stored = storage.objects().put_many(sources).await.map_err(|error| match error {
                 ObjectError::Unavailable(error) => blame(error.to_string()),
                 other => of_object(&other),
             })?;
-            let after = looks(paths).await?;
-            for ((&number, after), object) in group.iter().zip(after).zip(stored) {
-                let file = &mut self.all[number];
-                if after == Some(file.look) {
-                    let is_sure = cache.remember(file.path, file.look, object, started);
-                    file.known = Some(Known { object, is_sure });
-                } else {
-                    file.look = after.unwrap_or(file.look);
-                    changed.push(number);
+            cache.expect(group.len());
+            for (group, stored) in group.chunks(LOOK_AT_ONCE).zip(stored.chunks(LOOK_AT_ONCE)) {
+                let paths = group.iter().map(|number| self.all[*number].path.to_path_buf()).collect();
+                for ((&number, after), &object) in group.iter().zip(looks(paths).await?).zip(stored) {
+                    let file = &mut self.all[number];
+                    if after.as_ref() == Some(file.look()) {
+                        let is_sure = cache.remember(file.path, *file.look(), object, started);
+                        file.known = Some(Known { object, is_sure });
+                    } else {
+                        file.changed = after.map(Box::new).or(file.changed.take());
+                        changed.push(number);
+                    }
                 }
             }
         }

@@ -29,8 +29,8 @@ pub(crate) struct Found {
 
 impl Found {
     /// Where it is and how it looks, if it is a file.
-    pub(crate) fn file(&self) -> Option<(&Path, Look)> {
-        if let What::File { path, look } = &self.what { Some((path, *look)) } else { None }
+    pub(crate) fn file(&self) -> Option<(&Path, &Look)> {
+        if let What::File { path, look } = &self.what { Some((path, look)) } else { None }
     }
 
     /// Takes it into a fingerprint.
