@@ -148,7 +148,7 @@ impl<'a> Round<'a> {
         reset: bool,
     ) -> Result<Deployed> {
         let Self { context, storage, .. } = self;
-        let Prepared { compiler, compiled: Compiled { package: object, tracked, outputs, run }, package } =
+        let Prepared { compiler, compiled: Compiled { package: object, mut tracked, outputs, run }, package } =
             prepared;
         let deployed = |tracked, package: Option<Package>, standing| Deployed {
             package: object,
@@ -183,7 +183,10 @@ impl<'a> Round<'a> {
             None => compiler.complete(&repository, object, |name| context.variable(name)).await?,
         };
         // Of many inputs the text, and what it says of each, is much, and all that is deployed comes to be now.
-        let tracked = if self.args.watch { tracked } else { Vec::new() };
+        if !self.args.watch {
+            // Emptied: another variable of that name would only hide what this one holds.
+            tracked = Vec::new();
+        }
         drop(compiler);
         give_memory_back();
         let deployment =
