@@ -17,16 +17,40 @@ pub fn for_each<Thing: Send, Made: Send, Error: Send>(
     things: Vec<Thing>,
     work: impl Fn(Thing) -> Result<Made, Error> + Sync,
 ) -> Result<Vec<Made>, Error> {
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(things.len());
+    let count = things.len();
+    let cores = cores().min(count);
     if cores <= 1 {
         return things.into_iter().map(work).collect();
     }
-    let count = things.len();
+    all_of(things.into_iter(), cores, (count / (cores * GOES)).clamp(1, AT_ONCE), work)
+}
+
+/// The same for things that are found one after the other, each worth a lock: while one is worked on, the next is found.
+pub fn for_each_found<Thing: Send, Made: Send, Error: Send>(
+    mut things: impl Iterator<Item = Thing> + Send,
+    work: impl Fn(Thing) -> Result<Made, Error> + Sync,
+) -> Result<Vec<Made>, Error> {
+    let first: Vec<Thing> = things.by_ref().take(2).collect();
+    let are_several = first.len() > 1;
+    let (things, cores) = (first.into_iter().chain(things), cores());
+    if are_several && cores > 1 { all_of(things, cores, 1, work) } else { things.map(work).collect() }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+fn all_of<Thing: Send, Made: Send, Error: Send>(
+    things: impl Iterator<Item = Thing> + Send,
+    cores: usize,
+    at_once: usize,
+    work: impl Fn(Thing) -> Result<Made, Error> + Sync,
+) -> Result<Vec<Made>, Error> {
     // Each takes the next ones: one may take much longer than another.
-    let at_once = (count / (cores * GOES)).clamp(1, AT_ONCE);
-    let left = Mutex::new(Some(things.into_iter().enumerate()));
+    let expected = things.size_hint().0 / cores + 1;
+    let left = Mutex::new(Some(things.enumerate()));
     let take_all = || {
-        let mut made = Vec::with_capacity(count / cores + 1);
+        let mut made = Vec::with_capacity(expected);
         loop {
             let left = || left.lock().unwrap_or_else(PoisonError::into_inner);
             let next: Vec<_> = left().iter_mut().flatten().take(at_once).collect();
@@ -69,7 +93,14 @@ mod tests {
         assert_eq!(for_each(things.clone(), |thing| Ok::<_, ()>(thing * 2)).unwrap()[999], 1998);
         let none: Vec<u32> = for_each(Vec::<u32>::new(), Ok::<_, ()>).unwrap();
         assert!(none.is_empty());
-        let failed = for_each(things, |thing| if thing >= 500 { Err(thing) } else { Ok(thing) });
+        let failed = for_each(things.clone(), |thing| if thing >= 500 { Err(thing) } else { Ok(thing) });
+        assert_eq!(failed, Err(500));
+        for count in [0, 1, 2, 1000] {
+            let found = for_each_found(things.iter().take(count), |thing| Ok::<_, ()>(thing * 2)).unwrap();
+            assert!(found.into_iter().eq((0..1000).map(|thing| thing * 2).take(count)));
+        }
+        let failed =
+            for_each_found(things.iter(), |&thing| if thing >= 500 { Err(thing) } else { Ok(thing) });
         assert_eq!(failed, Err(500));
     }
 }

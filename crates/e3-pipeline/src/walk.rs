@@ -174,23 +174,18 @@ impl Walker<'_> {
             self.found.push(Found { relative: below.to_owned(), what: What::Dir });
         }
         let skip = self.skip.to_owned();
-        let mut entries = Vec::new();
-        for entry in
-            WalkDir::new(root).min_depth(1).into_iter().filter_entry(move |entry| entry.path() != skip)
-        {
-            entries.push(entry.map_err(|error| {
+        let mut entries =
+            WalkDir::new(root).min_depth(1).into_iter().filter_entry(move |entry| entry.path() != skip);
+        // To look at files is most of the work, and each may be looked at alone, while the next ones are listed.
+        let groups = std::iter::from_fn(|| {
+            let group = entries.by_ref().take(GROUP).collect::<Result<Vec<_>, _>>();
+            Some(group).filter(|group| group.as_ref().map_or(true, |entries| !entries.is_empty()))
+        });
+        let found = parallel::for_each_found(groups, |group| {
+            let group = group.map_err(|error| {
                 let path = error.path().unwrap_or(root).to_owned();
                 self.unavailable(&path, &error.into())
-            })?);
-        }
-        // To look at files is most of the work, and each may be looked at alone.
-        let groups: Vec<Vec<DirEntry>> = {
-            let mut entries = entries.into_iter();
-            std::iter::from_fn(|| Some(entries.by_ref().take(GROUP).collect::<Vec<_>>()))
-                .take_while(|group| !group.is_empty())
-                .collect()
-        };
-        let found = parallel::for_each(groups, |group| {
+            })?;
             let mut looker = Looker::default();
             let entries = group.into_iter().map(|entry| self.entry(root, below, entry, &mut looker));
             entries.collect::<Result<Vec<_>, _>>()
