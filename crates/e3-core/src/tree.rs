@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    convert::Infallible,
     ffi::OsStr,
     path::{Component, Path, PathBuf},
 };
@@ -11,10 +12,13 @@ use e3_types::{
     Dir, DirEntry, FileEntry, ObjectRef, SymlinkTargetError, check_entry_name, check_symlink_target,
 };
 
-use crate::{ObjectError, ObjectStore, ObjectStoreExt};
+use crate::{ObjectError, ObjectStore, ObjectStoreExt, parallel};
 
 /// The largest `dir` object that is read, in bytes: one folder of more than a million entries.
 pub(crate) const LARGEST_DIR: u64 = 256 << 20;
+
+/// With so many subfolders there is enough to encode and to hash for several threads.
+const WORTH_A_THREAD: usize = 64;
 
 /// Collects what a folder holds and makes the `dir` objects of it.
 #[derive(Debug, Default)]
@@ -138,8 +142,25 @@ impl TreeBuilder {
 
     /// The objects.
     pub fn finish(self) -> Tree {
+        let Folder { folders, others: mut entries } = self.0;
+        let made = |(name, folder): (String, Folder)| {
+            let mut dirs = Vec::new();
+            let object = folder.finish(&mut dirs);
+            Ok::<_, Infallible>((name, object, dirs))
+        };
+        let made = if folders.len() < WORTH_A_THREAD {
+            folders.into_iter().map(made).collect()
+        } else {
+            parallel::for_each(folders.into_iter().collect(), made)
+        };
+        let Ok(made) = made;
         let mut dirs = Vec::new();
-        let root = self.0.finish(&mut dirs);
+        for (name, object, more) in made {
+            entries.insert(name, DirEntry::Dir(object));
+            dirs.extend(more);
+        }
+        let (root, bytes) = encoded(entries);
+        dirs.push(bytes);
         Tree { root, dirs }
     }
 }
@@ -150,11 +171,16 @@ impl Folder {
         for (name, folder) in self.folders {
             entries.insert(name, DirEntry::Dir(folder.finish(dirs)));
         }
-        let bytes = Dir { entries }.encode();
-        let object = ObjectRef::of(&bytes);
-        dirs.push(bytes.into());
+        let (object, bytes) = encoded(entries);
+        dirs.push(bytes);
         object
     }
+}
+
+/// A folder as an object.
+fn encoded(entries: BTreeMap<String, DirEntry>) -> (ObjectRef, Bytes) {
+    let bytes = Bytes::from(Dir { entries }.encode());
+    (ObjectRef::of(&bytes), bytes)
 }
 
 fn entry_name(name: &OsStr) -> Result<String, TreeProblem> {
@@ -273,6 +299,26 @@ mod tests {
             ]
         );
         assert_eq!(tree_size(&store, &tree.root).await.unwrap(), (2, 2));
+    }
+
+    #[test]
+    fn many_subfolders_make_the_same_objects_as_few() {
+        for count in [WORTH_A_THREAD - 1, WORTH_A_THREAD] {
+            let mut builder = TreeBuilder::new();
+            let (mut entries, mut dirs) = (BTreeMap::new(), Vec::new());
+            for number in 0..count {
+                let name = format!("{number:03}");
+                builder.add_file(&Path::new(&name).join("file"), file(name.as_bytes())).unwrap();
+                let inner = [("file".to_owned(), DirEntry::File(file(name.as_bytes())))];
+                let (object, bytes) = encoded(inner.into());
+                entries.insert(name, DirEntry::Dir(object));
+                dirs.push(bytes);
+            }
+            let (root, bytes) = encoded(entries);
+            dirs.push(bytes);
+            let tree = builder.finish();
+            assert_eq!((tree.root, tree.dirs), (root, dirs));
+        }
     }
 
     #[test]
