@@ -29,6 +29,8 @@ mod sandbox;
 #[path = "sandbox_nowhere.rs"]
 mod sandbox;
 #[cfg(target_os = "linux")]
+mod scheduling;
+#[cfg(target_os = "linux")]
 mod spawn;
 #[cfg(not(target_os = "linux"))]
 #[path = "spawn_by_std.rs"]

@@ -31,6 +31,8 @@ use rustix::{
     process::Pid,
 };
 
+use crate::scheduling::{giving_way, set_policy};
+
 /// A process that was started, with the other ends of its streams.
 pub(crate) struct Started {
     pub(crate) pid: Pid,
@@ -47,6 +49,8 @@ struct Plan {
     environment: *const *const c_char,
     folder: *const c_char,
     streams: [RawFd; 3],
+    /// Whether it is to be scheduled as usual, other than the thread that starts it.
+    is_usual: bool,
     /// Where the child says why it could not become its program.
     error: AtomicI32,
 }
@@ -81,16 +85,22 @@ pub(crate) fn start(
     // None of these is one of the three standard streams: the standard library sees to it that those are open.
     let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
-    let plan = Plan {
+    let plan = |is_usual| Plan {
         program: texts.get(program),
         arguments: arguments.as_ptr(),
         environment: environment.as_ptr(),
         folder: texts.get(folder),
         streams: [nothing.as_raw_fd(), their_stdout.as_raw_fd(), their_stderr.as_raw_fd()],
+        is_usual,
         error: AtomicI32::new(0),
     };
-    let (pid, handle) = CHILD_STACK.with_borrow_mut(|stack| clone(become_program, &plan, stack))?;
-    match plan.error.load(Ordering::Relaxed) {
+    let (started, error) = giving_way(|is_usual| {
+        let plan = plan(is_usual);
+        let started = CHILD_STACK.with_borrow_mut(|stack| clone(become_program, &plan, stack));
+        (started, plan.error.into_inner())
+    });
+    let (pid, handle) = started?;
+    match error {
         0 => Ok(Started { pid, handle, stdout, stderr }),
         error => {
             crate::wait::take_status(pid)?;
@@ -153,6 +163,7 @@ extern "C" fn become_program(plan: *mut c_void) -> c_int {
         let plan = &*plan.cast::<Plan>();
         let is_ready = libc::setpgid(0, 0) == 0
             && default_signals()
+            && (!plan.is_usual || set_policy(libc::SCHED_OTHER))
             && libc::chdir(plan.folder) == 0
             && (0..).zip(plan.streams).all(|(place, stream)| libc::dup2(stream, place) == place)
             && unblock_signals();
@@ -299,6 +310,14 @@ mod tests {
     }
 
     #[test]
+    fn a_child_is_scheduled_as_usual() {
+        let told = printed("cat /proc/self/stat", Path::new("/"));
+        // What follows the name begins with the third field; the 41st is the policy: proc_pid_stat(5).
+        let policy = told.rsplit(')').next().unwrap().split_whitespace().nth(41 - 3).unwrap();
+        assert_eq!(policy, libc::SCHED_OTHER.to_string());
+    }
+
+    #[test]
     fn no_handler_runs_in_a_child_for_a_signal_that_came_early() {
         static HANDLED: AtomicI32 = AtomicI32::new(0);
         extern "C" fn handle(_: c_int) {
@@ -315,6 +334,7 @@ mod tests {
             environment: ptr::null(),
             folder: ptr::null(),
             streams: [-1; 3],
+            is_usual: false,
             error: AtomicI32::new(0),
         };
         let (pid, _handle) = CHILD_STACK.with_borrow_mut(|stack| clone(get_signal, &plan, stack)).unwrap();
