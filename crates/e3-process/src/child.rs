@@ -78,6 +78,11 @@ impl Child {
         tokio::task::spawn_blocking(move || until_ended(group)).await?
     }
 
+    /// Whether the process itself has ended.
+    pub(crate) fn has_ended(&self) -> io::Result<bool> {
+        crate::wait::has_ended(self.group)
+    }
+
     /// Sends a signal to the group. That nobody is left to receive it is fine.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         match kill_process_group(self.group, signal) {

@@ -218,7 +218,10 @@ pub async fn run<Error: Send>(
     let mut killed = false;
     let deadline = stop.timeout.map(|timeout| Instant::now() + timeout);
     let mut kill_at = None;
-    let wants_terminal = {
+    // The shortest have ended before whoever has started them goes on: then there is nothing to be waited for.
+    let wants_terminal = if child.has_ended().map_err(RunError::Wait)? {
+        false
+    } else {
         let mut ended = pin!(child.ended());
         loop {
             let signal = tokio::select! {

@@ -33,6 +33,16 @@ pub(crate) fn until_ended(pid: Pid) -> io::Result<bool> {
     }
 }
 
+/// Whether a process has ended. Leaves its status to be taken.
+pub(crate) fn has_ended(pid: Pid) -> io::Result<bool> {
+    let wanted = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match waitid(WaitId::Pid(pid), wanted) {
+        Ok(status) => Ok(status.is_some()),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether a process has stopped because it wants to use the terminal; then it is killed. That it has stopped is told once:
 /// who stopped for another reason may be let go on.
 pub(crate) fn has_stopped_for_terminal(pid: Pid) -> io::Result<bool> {
@@ -104,7 +114,19 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
         assert!(!until_ended(pid).unwrap());
+        assert!(has_ended(pid).unwrap());
         assert!(!has_stopped_for_terminal(pid).unwrap());
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_process_that_runs_has_not_ended() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed()).unwrap();
+        assert!(!has_ended(pid).unwrap());
+        drop(child.stdin.take());
+        assert!(!until_ended(pid).unwrap());
         assert!(child.wait().unwrap().success());
     }
 }
