@@ -134,12 +134,18 @@ impl Supervisor {
 
     /// Ends what a task has left that ran in `folder` and whose own process has ended. Returns the names.
     pub(crate) fn end_strays(&self, folder: &Path) -> io::Result<Vec<String>> {
-        if self.inherited()?.is_empty() {
-            return Ok(Vec::new());
+        let mut seen = self.inherited()?;
+        let mut names = Vec::new();
+        while !seen.is_empty() {
+            names.extend(crate::found::end_processes_in(folder)?);
+            // Buries them. Who is still there is a child of a task that runs, or hides; but who was inherited meanwhile may have been
+            // left by one that ended while it was looked at, and by whom it would have been found.
+            let now = self.inherited()?;
+            if now.iter().all(|pid| seen.contains(pid)) {
+                break;
+            }
+            seen = now;
         }
-        let names = crate::found::end_processes_in(folder)?;
-        // Buries them. Who is still there is a child of a task that runs, or hides.
-        self.inherited()?;
         Ok(names)
     }
 
@@ -147,13 +153,23 @@ impl Supervisor {
     fn inherited(&self) -> io::Result<Vec<i32>> {
         let _alone = self.children.write().unwrap_or_else(PoisonError::into_inner);
         let known = lock(&self.known);
-        let mut alive = Vec::new();
-        for pid in children()? {
-            if !known.contains(&pid) && !self.is_foreign(pid) && !crate::wait::bury(pid)? {
-                alive.push(pid);
+        loop {
+            let (mut alive, mut has_buried) = (Vec::new(), false);
+            for pid in children()? {
+                if known.contains(&pid) || self.is_foreign(pid) {
+                    continue;
+                }
+                if crate::wait::bury(pid)? {
+                    has_buried = true;
+                } else {
+                    alive.push(pid);
+                }
+            }
+            // What one has left that has ended since they were listed is inherited now.
+            if !has_buried {
+                return Ok(alive);
             }
         }
-        Ok(alive)
     }
 }
 
