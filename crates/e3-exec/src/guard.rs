@@ -6,19 +6,15 @@ use e3_core::{ObjectError, ObjectStore, StorageBackend, parallel};
 use e3_types::{Hash, Hasher, ObjectRef, Timestamp};
 use futures::TryStreamExt;
 
-use crate::{scratch::Scratch, stage::StagedFile};
+use crate::stage::StagedFile;
 
 /// So many files are looked at without going to a thread that may block: that costs more.
 pub(crate) const FEW: usize = 64;
 
-/// The staged files that were changed, and those that are no longer there under their name. `scratch` is the folder that they were
-/// staged in.
-pub(crate) fn look(
-    staged: Vec<StagedFile>,
-    scratch: Option<&Scratch>,
-) -> io::Result<(Vec<StagedFile>, Vec<StagedFile>)> {
+/// The staged files that were changed, and those that are no longer there under their name.
+pub(crate) fn look(staged: Vec<StagedFile>) -> io::Result<(Vec<StagedFile>, Vec<StagedFile>)> {
     let (mut changed, mut gone) = (Vec::new(), Vec::new());
-    let look = |file: StagedFile| Ok::<_, io::Error>((file.was_changed(scratch)?, file));
+    let look = |file: StagedFile| Ok::<_, io::Error>((file.was_changed()?, file));
     let looked: Result<Vec<_>, _> = if staged.len() <= FEW {
         staged.into_iter().map(look).collect()
     } else {

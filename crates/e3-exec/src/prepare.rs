@@ -58,9 +58,8 @@ impl Job<'_> {
     ) -> Result<Box<Prepared>, Stopped> {
         if let Some(ahead) = ahead {
             // Another task may have done something to them, also one of another process.
-            let is_whole =
-                |file: &StagedFile| matches!(file.was_changed(Some(&ahead.scratch)), Ok(Some(false)));
-            if ahead.staged.iter().all(is_whole) {
+            if ahead.staged.iter().all(|file| file.was_changed().is_ok_and(|changed| changed == Some(false)))
+            {
                 return Ok(ahead);
             }
             self.clear(ahead.scratch, None).await;

@@ -263,16 +263,6 @@ impl Scratch {
         self.places[1].path.clone()
     }
 
-    /// A shorter way to a path in the working folder, if it is one.
-    pub(crate) fn way_to<'a>(&'a self, path: &'a Path) -> (BorrowedFd<'a>, &'a Path) {
-        let Place { path: work, folder, .. } = &self.places[1];
-        let rest = path.as_os_str().as_bytes().strip_prefix(work.as_os_str().as_bytes());
-        match (rest.and_then(|rest| rest.strip_prefix(b"/")), folder.fd()) {
-            (Some(rest), Ok(folder)) => (folder, Path::new(OsStr::from_bytes(rest))),
-            _ => (CWD, path),
-        }
-    }
-
     /// The folder for temporary files.
     pub(crate) fn temporary(&self) -> PathBuf {
         self.places[3].path.clone()
@@ -285,8 +275,7 @@ impl Scratch {
         let found = std::array::from_fn::<_, 4, _>(|number| {
             let place = &self.places[number];
             match WAYS[number] {
-                // By its own parent: then it is where it was made.
-                None => place.look(place.folder.fd().ok()?, Path::new("..").join(self.path.file_name()?)),
+                None => place.look(CWD, &place.path),
                 Some((parent, name)) => place.look(self.places[parent].folder.fd().ok()?, name),
             }
         });

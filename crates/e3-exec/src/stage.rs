@@ -2,10 +2,7 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::BorrowedFd,
-        unix::fs::{PermissionsExt, symlink},
-    },
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -13,9 +10,6 @@ use e3_core::{
     Access, ObjectError, ObjectStoreExt, Source, StageItem, StorageBackend, TreeEntry, Unavailable, read_tree,
 };
 use e3_types::{ErrorClass, FileEntry, Hash, Kind, Name, ObjectRef, TaskObject};
-use rustix::fs::{AtFlags, CWD};
-
-use crate::scratch::Scratch;
 
 /// Where a task writes its output, relative to its working folder.
 pub(crate) const OUTPUT: &str = "output";
@@ -38,48 +32,18 @@ pub struct StagedFile {
 
 impl StagedFile {
     /// Whether the file has been written to; none if it is no longer there under its name. Takes back a change of its mode:
-    /// the file may be the object itself, and others read it. `scratch` is the folder that it was staged in, for a shorter way.
-    pub(crate) fn was_changed(&self, scratch: Option<&Scratch>) -> io::Result<Option<bool>> {
-        let (folder, path) = scratch.map_or((CWD, &*self.path), |scratch| scratch.way_to(&self.path));
-        let now = match Look::at(folder, path) {
+    /// the file may be the object itself, and others read it.
+    pub(crate) fn was_changed(&self) -> io::Result<Option<bool>> {
+        let now = match fs::symlink_metadata(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
         let wanted = if self.executable { 0o555 } else { 0o444 };
-        if now.is_file && now.mode & 0o7777 != wanted {
+        if now.is_file() && now.mode() & 0o7777 != wanted {
             fs::set_permissions(&self.path, fs::Permissions::from_mode(wanted))?;
         }
-        Ok(Some(now.size != self.object.size || now.modified != (Source::MODIFIED_SECONDS.cast_signed(), 0)))
-    }
-}
-
-/// What the system says of a staged file.
-struct Look {
-    is_file: bool,
-    mode: u32,
-    size: u64,
-    modified: (i64, u32),
-}
-
-impl Look {
-    #[cfg(target_os = "linux")]
-    fn at(folder: BorrowedFd<'_>, path: &Path) -> io::Result<Self> {
-        use rustix::fs::{FileType, StatxFlags, statx};
-        let found = statx(folder, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)?;
-        let mode = u32::from(found.stx_mode);
-        let is_file = FileType::from_raw_mode(mode) == FileType::RegularFile;
-        let modified = (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec);
-        Ok(Self { is_file, mode, size: found.stx_size, modified })
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn at(folder: BorrowedFd<'_>, path: &Path) -> io::Result<Self> {
-        use rustix::fs::{FileType, statat};
-        let found = statat(folder, path, AtFlags::SYMLINK_NOFOLLOW)?;
-        let mode = u32::from(found.st_mode);
-        let is_file = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
-        let modified = (found.st_mtime, u32::try_from(found.st_mtime_nsec).unwrap_or(0));
-        Ok(Self { is_file, mode, size: u64::try_from(found.st_size).unwrap_or(0), modified })
+        let time = (now.mtime(), now.mtime_nsec());
+        Ok(Some(now.len() != self.object.size || time != (Source::MODIFIED_SECONDS.cast_signed(), 0)))
     }
 }
 

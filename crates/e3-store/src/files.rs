@@ -1,68 +1,6 @@
 //! Small operations on files that the standard library leaves to its users.
 
-use std::{
-    fs::{self, File},
-    io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::PermissionsExt,
-    },
-    path::{Path, PathBuf},
-    sync::OnceLock,
-};
-
-use rustix::fs::{CWD, Mode, OFlags, openat};
-
-use crate::integrity::Look;
-
-/// A folder that is held open: to what is in it, names in it are a shorter way than whole paths.
-#[derive(Debug)]
-pub(crate) struct Folder {
-    path: PathBuf,
-    handle: OnceLock<OwnedFd>,
-}
-
-impl Folder {
-    /// It need not be there yet.
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, handle: OnceLock::new() }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// For system calls on names in it.
-    pub(crate) fn handle(&self) -> io::Result<BorrowedFd<'_>> {
-        if let Some(handle) = self.handle.get() {
-            return Ok(handle.as_fd());
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = openat(CWD, &self.path, flags, Mode::empty())?;
-        // Another thread may have been quicker.
-        Ok(self.handle.get_or_init(|| opened).as_fd())
-    }
-
-    /// Opens a file in it for reading.
-    pub(crate) fn open(&self, name: &[u8]) -> io::Result<File> {
-        Ok(openat(self.handle()?, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into())
-    }
-
-    /// Looks at a file in it.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn look(&self, name: &[u8]) -> io::Result<Look> {
-        use rustix::fs::{AtFlags, StatxFlags, statx};
-        let found = statx(self.handle()?, name, AtFlags::empty(), StatxFlags::BASIC_STATS)?;
-        Ok(Look::from(&found))
-    }
-
-    /// Looks at a file in it.
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn look(&self, name: &[u8]) -> io::Result<Look> {
-        let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name);
-        Ok(Look::from(&fs::metadata(self.path.join(name))?))
-    }
-}
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
 
 /// Whether the error says that there is no such file.
 pub(crate) fn is_missing(error: &io::Error) -> bool {

@@ -30,8 +30,23 @@ pub(crate) const EXECUTABLE: u32 = 0o555;
 pub(crate) struct Quarantine(pub(crate) PathBuf);
 
 impl Quarantine {
-    /// Looks at the bytes of a file that is to be an object, whatever its seal says, and returns its size. One that is something else
-    /// is put aside. `fresh` makes a path for a new file.
+    /// The size of an object that is to be at `path`, if it is there and whole. A file that is something else is put aside.
+    /// `fresh` makes a path for a new file.
+    pub(crate) fn sound_size(
+        &self,
+        hash: &Hash,
+        path: &Path,
+        fresh: impl FnOnce() -> io::Result<PathBuf>,
+    ) -> io::Result<Option<u64>> {
+        match fs::metadata(path) {
+            Ok(metadata) if is_sealed(&metadata, PLAIN) => Ok(Some(metadata.len())),
+            Ok(_) => self.judge(hash, path, fresh),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks at the bytes of a file, whatever its seal says.
     pub(crate) fn judge(
         &self,
         hash: &Hash,
@@ -43,9 +58,8 @@ impl Quarantine {
             other => other?,
         };
         let fresh = fresh()?;
-        let size = old.metadata()?.len();
         let copied = File::create_new(&fresh)
-            .and_then(|mut new| copy_and_hash(&mut old, size, &mut new).map(|found| (found, new)));
+            .and_then(|mut new| copy_and_hash(&mut old, &mut new).map(|found| (found, new)));
         let found = match copied {
             Ok((found, new)) if found.hash == *hash => {
                 return seal(&new, PLAIN).and_then(|()| fs::rename(&fresh, path)).map(|()| Some(found.size));
@@ -83,39 +97,13 @@ pub(crate) fn open_in_any_mode(path: &Path) -> io::Result<File> {
     }
 }
 
-/// What the system says of a file, as far as its seal goes.
-#[derive(Debug)]
-pub(crate) struct Look {
-    pub(crate) size: u64,
-    modified: (i64, i64),
-    mode: u32,
-}
-
-impl Look {
-    /// Whether the file has not been written to since `seal`, nor made ready for it, and has the mode that it got then.
-    pub(crate) fn is_sealed(&self, mode: u32) -> bool {
-        self.modified == (Source::MODIFIED_SECONDS.cast_signed(), 0) && self.mode == mode
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl From<&rustix::fs::Statx> for Look {
-    fn from(found: &rustix::fs::Statx) -> Self {
-        let modified = (found.stx_mtime.tv_sec, i64::from(found.stx_mtime.tv_nsec));
-        Self { size: found.stx_size, modified, mode: u32::from(found.stx_mode) & 0o7777 }
-    }
-}
-
-impl From<&fs::Metadata> for Look {
-    fn from(found: &fs::Metadata) -> Self {
-        let modified = (found.mtime(), found.mtime_nsec());
-        Self { size: found.len(), modified, mode: found.mode() & 0o7777 }
-    }
+/// Whether a file has not been written to since `seal`, nor made ready for it, and has the mode that it got then.
+pub(crate) fn is_sealed(metadata: &fs::Metadata, mode: u32) -> bool {
+    let time = (metadata.mtime(), metadata.mtime_nsec());
+    time == (Source::MODIFIED_SECONDS.cast_signed(), 0) && metadata.mode() & 0o7777 == mode
 }
 
 /// What object the bytes of a file are.
 pub(crate) fn hash_file(path: &Path) -> io::Result<ObjectRef> {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
-    copy_and_hash(&mut file, size, &mut io::sink())
+    copy_and_hash(&mut File::open(path)?, &mut io::sink())
 }

@@ -25,22 +25,14 @@ use e3_core::{ByteStream, ObjectError, ObjectStamp, ObjectStore, Source, StageIt
 use e3_types::{Hash, ObjectRef, Timestamp};
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
-use crate::{
-    files::{Folder, is_missing},
-    integrity::{PLAIN, Quarantine},
-    owner::Owners,
-    stamp::mark,
-    writer::Told,
-};
+use crate::{files::is_missing, integrity::Quarantine, owner::Owners, stamp::mark, writer::Told};
 
+use put::Taken;
 pub(crate) use put::copy_and_hash;
-use put::{Found, Taken};
 use small::{Listed, SmallObjects};
 
 /// How much is read or hashed at once, in bytes.
 const CHUNK: usize = 256 << 10;
-/// The length of the name of an object's file: the digits of its hash, and a slash.
-const NAME: usize = 65;
 /// What the name of the executable twin of an object ends in.
 const EXECUTABLE_SUFFIX: &str = ".x";
 /// So many objects, and so many bytes, are no reason to go to a thread that may block: that costs more than the work.
@@ -59,7 +51,7 @@ pub(crate) struct LocalObjects(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    folder: Folder,
+    folder: PathBuf,
     quarantine: Quarantine,
     owners: Arc<Owners>,
     small: SmallObjects,
@@ -79,7 +71,7 @@ impl LocalObjects {
         small: SmallObjects,
     ) -> Self {
         Self(Arc::new(Inner {
-            folder: Folder::new(folder),
+            folder,
             quarantine: Quarantine(quarantine),
             owners,
             small,
@@ -112,7 +104,7 @@ impl LocalObjects {
     pub(crate) async fn stamp(&self) -> Result<ObjectStamp, ObjectError> {
         self.blocking(|inner| {
             let mark = |first: u8| {
-                let folder = inner.folder.path().join(format!("{first:02x}"));
+                let folder = inner.folder.join(format!("{first:02x}"));
                 mark(&folder, || inner.incoming_path()).map_err(|error| failed("reading", &folder, error))
             };
             Ok(ObjectStamp::new((0..=255).map(mark).collect::<Result<_, _>>()?))
@@ -209,14 +201,8 @@ impl ObjectStore for LocalObjects {
                 other => other,
             });
         }
-        if let [Source::Adopt(path)] = &ready[..] {
-            // What a task has made is looked at once.
-            let found = Found::open(path)?;
-            let path = path.clone();
-            let object = self.work(found.metadata.len() <= LITTLE, move |inner| inner.adopt(&path, found));
-            return Ok(vec![object.await?]);
-        }
-        if is_quick(&ready) {
+        let is_quick = is_quick(&ready);
+        if is_quick {
             return ready.into_iter().map(|source| self.0.put(source)).collect();
         }
         if ready.len() <= FEW {
@@ -228,6 +214,7 @@ impl ObjectStore for LocalObjects {
     async fn get(&self, hash: &Hash, range: Range<u64>) -> Result<ByteStream, ObjectError> {
         let hash = *hash;
         let opened = self.work(true, move |inner| {
+            let path = inner.path(&hash);
             // The file first, if there is one: a task may have altered it, which its row would hide.
             let Some(size) = inner.file_size(&hash)? else {
                 let bytes = inner.small.get(&hash)?.ok_or(ObjectError::NotFound(hash))?;
@@ -235,9 +222,7 @@ impl ObjectStore for LocalObjects {
                 let (start, end) = (place(range.start), place(range.end));
                 return Ok(Opened::Row(bytes.slice(start..end.max(start))));
             };
-            let opened = inner.folder.open(&name(&hash));
-            let mut file = opened.map_err(|error| inner.missing_or(hash, "opening", error))?;
-            let path = inner.path(&hash);
+            let mut file = File::open(&path).map_err(|error| inner.missing_or(hash, "opening", error))?;
             file.seek(SeekFrom::Start(range.start)).map_err(|error| failed("reading", &path, error))?;
             let left = size.min(range.end).saturating_sub(range.start);
             Ok(Opened::File { file: file.take(range.end.saturating_sub(range.start)), path, left })
@@ -354,7 +339,14 @@ fn is_quick(sources: &[Source]) -> bool {
 
 impl Inner {
     fn path(&self, hash: &Hash) -> PathBuf {
-        self.folder.path().join(OsStr::from_bytes(&name(hash)))
+        let digits = hash.hex();
+        let parts = [&digits[..2], &digits[2..]].map(OsStr::from_bytes);
+        // Made in one piece: this is done a dozen times for a task.
+        let size = self.folder.as_os_str().len() + digits.len() + parts.len();
+        let mut path = PathBuf::with_capacity(size + EXECUTABLE_SUFFIX.len());
+        path.push(&self.folder);
+        path.extend(parts);
+        path
     }
 
     fn executable_path(&self, hash: &Hash) -> PathBuf {
@@ -374,7 +366,7 @@ impl Inner {
 
     /// A new file there.
     fn incoming_file(&self) -> Result<(File, PathBuf), ObjectError> {
-        let path = self.incoming_path().map_err(|error| failed("making", self.folder.path(), error))?;
+        let path = self.incoming_path().map_err(|error| failed("making", &self.folder, error))?;
         let file = File::create_new(&path).map_err(|error| failed("making", &path, error))?;
         Ok((file, path))
     }
@@ -404,26 +396,13 @@ impl Inner {
         Ok(sizes)
     }
 
-    /// The size of an object that has a file, if that is whole.
+    /// The size of an object that has a file.
     fn file_size(&self, hash: &Hash) -> Result<Option<u64>, ObjectError> {
-        let judge = || self.quarantine.judge(hash, &self.path(hash), || self.incoming_path());
-        let size = match self.folder.look(&name(hash)) {
-            Ok(look) if look.is_sealed(PLAIN) => Ok(Some(look.size)),
-            Ok(_) => judge(),
-            Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(error),
-        };
-        size.map_err(|error| failed("reading", &self.path(hash), error))
+        let path = self.path(hash);
+        self.quarantine
+            .sound_size(hash, &path, || self.incoming_path())
+            .map_err(|error| failed("reading", &path, error))
     }
-}
-
-/// Where the file of an object is in the folder of all of them.
-fn name(hash: &Hash) -> [u8; NAME] {
-    let digits = hash.hex();
-    let mut name = [b'/'; NAME];
-    name[..2].copy_from_slice(&digits[..2]);
-    name[3..].copy_from_slice(&digits[2..]);
-    name
 }
 
 fn failed(doing: &str, path: &Path, error: io::Error) -> ObjectError {

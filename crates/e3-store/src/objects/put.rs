@@ -10,34 +10,17 @@ use std::{
 use bytes::Bytes;
 use e3_core::{ObjectError, Source, Unavailable};
 use e3_types::{Hasher, ObjectRef};
-use rustix::fs::{CWD, renameat};
 #[cfg(target_os = "linux")]
 use rustix::{
-    fs::{RenameFlags, renameat_with},
+    fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
 };
 
-use super::{CHUNK, Inner, failed, name, small::small_bytes};
+use super::{CHUNK, Inner, failed, small::small_bytes};
 use crate::{
-    files::{Folder, is_missing, with_parent},
-    integrity::{Look, PLAIN, hash_file, open_in_any_mode, seal},
+    files::{is_missing, with_parent},
+    integrity::{PLAIN, hash_file, is_sealed, open_in_any_mode, seal},
 };
-
-/// A file that is to be an object.
-pub(super) struct Found {
-    file: File,
-    pub(super) metadata: fs::Metadata,
-}
-
-impl Found {
-    pub(super) fn open(path: &Path) -> Result<Self, ObjectError> {
-        let open = || {
-            let file = open_in_any_mode(path)?;
-            Ok(Self { metadata: file.metadata()?, file })
-        };
-        open().map_err(|error| failed("reading", path, error))
-    }
-}
 
 /// A source that has been read.
 pub(super) enum Taken {
@@ -60,43 +43,41 @@ impl Inner {
                 })
             }
             Source::Copy(from) => self.put_copy(&from),
-            Source::Adopt(from) => self.adopt(&from, Found::open(&from)?),
+            Source::Adopt(from) => {
+                let mut file = open_in_any_mode(&from).map_err(|error| failed("reading", &from, error))?;
+                let metadata = file.metadata().map_err(|error| failed("reading", &from, error))?;
+                // A file with another name could be changed under that name: its bytes come in, not the file.
+                if metadata.nlink() == 1 && self.same_file_system(&metadata) {
+                    // Sealed first: who still writes to it while it is hashed breaks the seal.
+                    seal(&file, PLAIN).map_err(|error| failed("sealing", &from, error))?;
+                    let object = copy_and_hash(&mut file, &mut io::sink());
+                    let object = object.map_err(|error| failed("reading", &from, error))?;
+                    let after = file.metadata().map_err(|error| failed("reading", &from, error))?;
+                    if !is_sealed(&after, PLAIN) || after.len() != object.size {
+                        let busy = io::Error::other(
+                            "it is still being written to, by something that the task left running",
+                        );
+                        return Err(failed("storing", &from, busy));
+                    }
+                    self.keep(&from, object)?;
+                    return Ok(object);
+                }
+                // It may be another name of an object that was staged: then nothing has to be written.
+                let known = if metadata.nlink() > 1 {
+                    let object = copy_and_hash(&mut file, &mut io::sink());
+                    let object = object.map_err(|error| failed("reading", &from, error))?;
+                    (self.file_size(&object.hash)? == Some(object.size)).then_some(object)
+                } else {
+                    None
+                };
+                let object = known.map_or_else(|| self.put_copy(&from), Ok)?;
+                fs::remove_file(&from).map_err(|error| failed("removing", &from, error))?;
+                Ok(object)
+            }
             Source::Stream(_) => {
                 Err(Unavailable::new("putting an object", "streams are collected before").into())
             }
         }
-    }
-
-    /// Takes over a file that nobody else uses.
-    pub(super) fn adopt(&self, from: &Path, found: Found) -> Result<ObjectRef, ObjectError> {
-        let Found { mut file, metadata } = found;
-        // A file with another name could be changed under that name: its bytes come in, not the file.
-        if metadata.nlink() == 1 && self.same_file_system(&metadata) {
-            // Sealed first: who still writes to it while it is hashed breaks the seal.
-            seal(&file, PLAIN).map_err(|error| failed("sealing", from, error))?;
-            let object = copy_and_hash(&mut file, metadata.len(), &mut io::sink());
-            let object = object.map_err(|error| failed("reading", from, error))?;
-            let after = file.metadata().map_err(|error| failed("reading", from, error))?;
-            let after = Look::from(&after);
-            if !after.is_sealed(PLAIN) || after.size != object.size {
-                let busy =
-                    io::Error::other("it is still being written to, by something that the task left running");
-                return Err(failed("storing", from, busy));
-            }
-            self.keep(from, object)?;
-            return Ok(object);
-        }
-        // It may be another name of an object that was staged: then nothing has to be written.
-        let known = if metadata.nlink() > 1 {
-            let object = copy_and_hash(&mut file, metadata.len(), &mut io::sink());
-            let object = object.map_err(|error| failed("reading", from, error))?;
-            (self.file_size(&object.hash)? == Some(object.size)).then_some(object)
-        } else {
-            None
-        };
-        let object = known.map_or_else(|| self.put_copy(from), Ok)?;
-        fs::remove_file(from).map_err(|error| failed("removing", from, error))?;
-        Ok(object)
     }
 
     /// Whether a file can be moved into the store.
@@ -110,13 +91,12 @@ impl Inner {
     }
 
     fn put_copy(&self, from: &Path) -> Result<ObjectRef, ObjectError> {
-        let opened = File::open(from).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (size, mut source) = opened.map_err(|error| failed("reading", from, error))?;
+        let mut source = File::open(from).map_err(|error| failed("reading", from, error))?;
         self.put_new(|file, path| {
             if self.reflink(&source, file) {
                 return hash_file(path).map_err(|error| failed("reading", path, error));
             }
-            copy_and_hash(&mut source, size, file).map_err(|error| failed("copying", from, error))
+            copy_and_hash(&mut source, file).map_err(|error| failed("copying", from, error))
         })
     }
 
@@ -139,20 +119,15 @@ impl Inner {
 
     /// Moves a finished, sealed file to its place. If the object is there already, the file is removed.
     fn keep(&self, from: &Path, object: ObjectRef) -> Result<(), ObjectError> {
-        let rename = || rename_to_new(from, &self.folder, &name(&object.hash));
-        let renamed = match rename() {
-            Err(error) if is_missing(&error) => with_parent(&self.path(&object.hash), rename),
-            other => other,
-        };
-        let to = || self.path(&object.hash);
-        match renamed {
+        let to = self.path(&object.hash);
+        match with_parent(&to, || rename_to_new(from, &to)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            other => return other.map_err(|error| failed("storing", &to(), error)),
+            other => return other.map_err(|error| failed("storing", &to, error)),
         }
         if self.file_size(&object.hash)? == Some(object.size) {
             return fs::remove_file(from).map_err(|error| failed("removing", from, error));
         }
-        with_parent(&to(), || fs::rename(from, to())).map_err(|error| failed("storing", &to(), error))
+        with_parent(&to, || fs::rename(from, &to)).map_err(|error| failed("storing", &to, error))
     }
 
     /// Brings a source in, one of many.
@@ -168,35 +143,35 @@ impl Inner {
     }
 }
 
-/// Renames a file into a folder, unless there is one of that name. Where the system cannot say so at once, it is looked at before.
-fn rename_to_new(from: &Path, folder: &Folder, name: &[u8]) -> io::Result<()> {
+/// Renames a file, unless there is one of that name. Where the system cannot say so at once, it is looked at before.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    match renameat_with(CWD, from, folder.handle()?, name, RenameFlags::NOREPLACE) {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // This file system does not know how.
         Err(Errno::INVAL | Errno::NOSYS) => {}
         other => return Ok(other?),
     }
-    match folder.look(name) {
+    match fs::symlink_metadata(to) {
         Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(error) if is_missing(&error) => Ok(renameat(CWD, from, folder.handle()?, name)?),
+        Err(error) if is_missing(&error) => fs::rename(from, to),
         Err(error) => Err(error),
     }
 }
 
-/// Copies all bytes of a file of about this size and says what object they are.
-pub(crate) fn copy_and_hash(from: &mut File, size: u64, to: &mut impl Write) -> io::Result<ObjectRef> {
+/// Copies all bytes and says what object they are.
+pub(crate) fn copy_and_hash(from: &mut File, to: &mut impl Write) -> io::Result<ObjectRef> {
     let mut hasher = Hasher::new();
-    let mut copied = 0;
+    let mut size = 0;
     // No larger than the file: most are small, and a fresh buffer is cleared first.
-    let expected = usize::try_from(size).unwrap_or(CHUNK);
+    let expected = usize::try_from(from.metadata()?.len()).unwrap_or(CHUNK);
     let mut buffer = vec![0; expected.clamp(1, CHUNK - 1) + 1];
     loop {
         let read = from.read(&mut buffer)?;
         if read == 0 {
-            return Ok(ObjectRef { hash: hasher.finish(), size: copied });
+            return Ok(ObjectRef { hash: hasher.finish(), size });
         }
         hasher.update(&buffer[..read]);
         to.write_all(&buffer[..read])?;
-        copied += read as u64;
+        size += read as u64;
     }
 }

@@ -11,12 +11,10 @@ use std::{
 use e3_core::{Access, ObjectError, Source, StageItem};
 use e3_types::Hash;
 
-use rustix::fs::{AtFlags, CWD, linkat};
-
-use super::{Inner, failed, name};
+use super::{Inner, failed};
 use crate::{
     files::is_missing,
-    integrity::{EXECUTABLE, Look, PLAIN, seal},
+    integrity::{EXECUTABLE, PLAIN, is_sealed, seal},
 };
 
 /// How often a file is linked that is being replaced by one like it.
@@ -50,8 +48,8 @@ impl Inner {
 
     pub(super) fn copy(&self, item: &StageItem) -> Result<(), ObjectError> {
         let hash = item.hash;
-        let opened = self.folder.open(&name(&hash));
-        let mut source = opened.map_err(|error| self.missing_or(hash, "opening", error))?;
+        let path = self.path(&hash);
+        let mut source = File::open(&path).map_err(|error| self.missing_or(hash, "opening", error))?;
         if item.again {
             remove_if_there(&item.to).map_err(|error| failed("replacing", &item.to, error))?;
         }
@@ -112,24 +110,21 @@ impl Inner {
     }
 
     fn link_now(&self, item: &StageItem, size: u64) -> Result<io::Result<()>, ObjectError> {
+        let path = self.path(&item.hash);
         if !item.executable {
-            let link = |folder| Ok(linkat(folder, &name(&item.hash)[..], CWD, &item.to, AtFlags::empty())?);
-            return Ok(self.folder.handle().and_then(link));
+            return Ok(fs::hard_link(path, &item.to));
         }
         let executable = self.executable_path(&item.hash);
-        let is_sound = |metadata: fs::Metadata| {
-            let look = Look::from(&metadata);
-            look.is_sealed(EXECUTABLE) && look.size == size
-        };
+        let is_sound = |metadata: fs::Metadata| is_sealed(&metadata, EXECUTABLE) && metadata.len() == size;
         if !fs::metadata(&executable).is_ok_and(is_sound) {
-            self.make_executable(&self.path(&item.hash), &executable)?;
+            self.make_executable(&path, &executable)?;
         }
         Ok(fs::hard_link(&executable, &item.to))
     }
 
     /// Makes the second inode of an object, the one with the executable bit.
     fn make_executable(&self, path: &Path, executable: &Path) -> Result<(), ObjectError> {
-        let aside = self.incoming_path().map_err(|error| failed("making", self.folder.path(), error))?;
+        let aside = self.incoming_path().map_err(|error| failed("making", &self.folder, error))?;
         File::open(path)
             .and_then(|mut source| self.copy_to(&mut source, &aside, EXECUTABLE))
             .and_then(|()| fs::rename(&aside, executable))

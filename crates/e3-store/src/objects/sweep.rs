@@ -19,7 +19,7 @@ use crate::{
 impl Inner {
     pub(super) fn list(&self) -> Result<Listed, ObjectError> {
         let mut objects = Vec::new();
-        for folder in entries(self.folder.path())? {
+        for folder in entries(&self.folder)? {
             let Some(start) = folder.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
                 continue;
             };
@@ -38,7 +38,7 @@ impl Inner {
 
     pub(super) fn drop_altered_copies(&self) -> Result<u64, ObjectError> {
         let mut dropped = 0;
-        for folder in entries(self.folder.path())? {
+        for folder in entries(&self.folder)? {
             for path in
                 entries(&folder)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "x"))
             {
