@@ -9,13 +9,12 @@ use std::{
     ffi::{OsStr, OsString},
     mem,
     ops::Range,
+    panic::resume_unwind,
     path::PathBuf,
     sync::Arc,
 };
 
-use e3_core::{
-    ObjectError, ObjectStoreExt, PackageError, Source, StorageBackend, StorageError, Unavailable, packages,
-};
+use e3_core::{ObjectError, ObjectStoreExt, PackageError, Source, StorageBackend, StorageError, packages};
 use e3_types::{DatasetPath, Hash, ObjectRef, Package};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -116,7 +115,15 @@ impl Compiler {
         });
         // Some are written while the next ones are built.
         let mut writing = JoinSet::new();
-        while let Some(objects) = builder.objects()? {
+        loop {
+            let objects = match builder.objects() {
+                Ok(Some(objects)) => objects,
+                Ok(None) => break,
+                Err(error) => {
+                    writing.shutdown().await;
+                    return Err(error);
+                }
+            };
             written(&mut writing).await?;
             let (storage, objects) = (Arc::clone(storage), objects.into_iter().map(Source::Bytes).collect());
             writing.spawn(async move { storage.objects().put_many(objects).await.map(drop) });
@@ -186,7 +193,8 @@ impl Entry {
 /// Waits until everything is written.
 async fn written(writing: &mut JoinSet<Result<(), ObjectError>>) -> Result<(), PipelineError> {
     while let Some(done) = writing.join_next().await {
-        let done = done.map_err(|error| Unavailable::new("putting objects", error).into()).flatten();
+        // Nothing is aborted while it is waited for.
+        let done = done.unwrap_or_else(|error| resume_unwind(error.into_panic()));
         done.map_err(|error| of_storage(&error.into()))?;
     }
     Ok(())

@@ -6,20 +6,12 @@
 //! when it wakes: see sched(7). So it is for as long as it starts a process; and only for as long, since on a machine that is
 //! busy with other things it would wait for them whenever it wakes.
 
-use std::cell::OnceCell;
-
 use libc::c_int;
-
-thread_local! {
-    /// Whether this thread is scheduled as usual. If a user has asked for another policy, it stays.
-    static IS_USUAL: OnceCell<bool> = const { OnceCell::new() };
-}
 
 /// Calls `start`, which starts a process and is told whether that is to be scheduled as usual, other than this thread meanwhile.
 pub(crate) fn giving_way<T>(start: impl FnOnce(bool) -> T) -> T {
-    let is_usual = IS_USUAL.with(|is_usual| *is_usual.get_or_init(|| policy() == libc::SCHED_OTHER));
-    // Where it is not allowed, all is as it was.
-    let gives_way = is_usual && set_policy(libc::SCHED_BATCH);
+    // Asked each time: a user may ask for another policy at any time, and it stays. Where a change is not allowed, all is as it was.
+    let gives_way = policy() == libc::SCHED_OTHER && set_policy(libc::SCHED_BATCH);
     let started = start(gives_way);
     if gives_way && !set_policy(libc::SCHED_OTHER) {
         tracing::debug!("a thread that has started a process gives way from now on");
@@ -27,7 +19,7 @@ pub(crate) fn giving_way<T>(start: impl FnOnce(bool) -> T) -> T {
     started
 }
 
-fn policy() -> c_int {
+pub(crate) fn policy() -> c_int {
     #[expect(unsafe_code, reason = "neither std nor rustix has this call")]
     // SAFETY: it only asks, about this thread.
     unsafe {
@@ -52,12 +44,14 @@ mod tests {
 
     #[test]
     fn a_thread_gives_way_only_meanwhile_and_only_if_it_is_scheduled_as_usual() {
-        assert_eq!(giving_way(|gives_way| (gives_way, policy())), (true, libc::SCHED_BATCH));
-        assert_eq!(policy(), libc::SCHED_OTHER);
         let of_another = std::thread::spawn(|| {
+            let meanwhile = || giving_way(|gives_way| (gives_way, policy()));
+            // Whatever the tests were started with.
+            assert!(set_policy(libc::SCHED_OTHER));
+            assert_eq!(meanwhile(), (true, libc::SCHED_BATCH));
+            assert_eq!(policy(), libc::SCHED_OTHER);
             assert!(set_policy(libc::SCHED_IDLE));
-            let meanwhile = giving_way(|gives_way| (gives_way, policy()));
-            (meanwhile, policy())
+            (meanwhile(), policy())
         });
         assert_eq!(of_another.join().unwrap(), ((false, libc::SCHED_IDLE), libc::SCHED_IDLE));
     }

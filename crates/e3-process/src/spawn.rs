@@ -310,11 +310,11 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_scheduled_as_usual() {
+    fn a_child_is_scheduled_as_whoever_starts_it() {
         let told = printed("cat /proc/self/stat", Path::new("/"));
         // What follows the name begins with the third field; the 41st is the policy: proc_pid_stat(5).
         let policy = told.rsplit(')').next().unwrap().split_whitespace().nth(41 - 3).unwrap();
-        assert_eq!(policy, libc::SCHED_OTHER.to_string());
+        assert_eq!(policy, crate::scheduling::policy().to_string());
     }
 
     #[test]
