@@ -27,8 +27,8 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
 use crate::{files::is_missing, integrity::Quarantine, owner::Owners, stamp::mark, writer::Told};
 
-use put::Taken;
 pub(crate) use put::copy_and_hash;
+use put::{Found, Taken};
 use small::{Listed, SmallObjects};
 
 /// How much is read or hashed at once, in bytes.
@@ -107,7 +107,7 @@ impl LocalObjects {
                 let folder = inner.folder.join(format!("{first:02x}"));
                 mark(&folder, || inner.incoming_path()).map_err(|error| failed("reading", &folder, error))
             };
-            Ok(ObjectStamp::new((0..=255).map(mark).collect::<Result<_, _>>()?))
+            Ok(ObjectStamp::new(parallel::for_each((0..=255).collect(), mark)?))
         })
         .await
     }
@@ -201,8 +201,13 @@ impl ObjectStore for LocalObjects {
                 other => other,
             });
         }
-        let is_quick = is_quick(&ready);
-        if is_quick {
+        if let [Source::Adopt(path)] = &ready[..] {
+            // What a task has made is opened once, and not looked at before.
+            let (found, path) = (Found::open(path)?, path.clone());
+            let object = self.work(found.size() <= LITTLE, move |inner| inner.adopt(&path, found));
+            return Ok(vec![object.await?]);
+        }
+        if is_quick(&ready) {
             return ready.into_iter().map(|source| self.0.put(source)).collect();
         }
         if ready.len() <= FEW {
