@@ -342,7 +342,7 @@ fn notes_of(ended: &Ended, limits: &TaskLimits) -> Vec<String> {
 fn usage_of(ended: &Ended) -> Usage {
     let ms = |time: Duration| Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
     let usage = &ended.usage;
-    Usage { user_ms: ms(usage.user), system_ms: ms(usage.system), peak_memory: Some(usage.peak_memory) }
+    Usage { user_ms: ms(usage.user), system_ms: ms(usage.system), peak_memory: usage.peak_memory }
 }
 
 /// Whether there is no space left for a file on the file system of a folder.

@@ -35,7 +35,10 @@ impl StagedFile {
     /// the file may be the object itself, and others read it.
     pub(crate) fn was_changed(&self) -> io::Result<Option<bool>> {
         let now = match fs::symlink_metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Also if there is no folder any more in which it could be.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             other => other?,
         };
         let wanted = if self.executable { 0o555 } else { 0o444 };

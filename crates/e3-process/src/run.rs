@@ -114,7 +114,7 @@ impl Command {
 /// When to stop a process before it ends by itself.
 #[derive(Debug, Clone)]
 pub struct Stop {
-    /// Asks for a polite end: SIGTERM, and SIGKILL after the grace.
+    /// Asks for a polite end: SIGTERM, and SIGKILL after the grace. Who has stopped is let go on, to hear of it.
     pub politely: CancellationToken,
     /// Asks for an end at once: SIGKILL.
     pub at_once: CancellationToken,
@@ -249,6 +249,10 @@ pub async fn run<Error: Send>(
             killed |= signal == Signal::KILL;
             kill_at = kill_at.or(Some(Instant::now() + stop.grace));
             child.signal(signal).map_err(RunError::Wait)?;
+            if signal == Signal::TERM {
+                // Who has stopped hears of it only when it goes on.
+                child.signal(Signal::CONT).map_err(RunError::Wait)?;
+            }
         }
     };
     over.store(true, Ordering::Relaxed);

@@ -14,8 +14,9 @@ pub struct Usage {
     pub user: Duration,
     /// CPU time in the kernel.
     pub system: Duration,
-    /// The largest resident set of one process, in bytes.
-    pub peak_memory: u64,
+    /// The largest resident set of one process, in bytes; none if that is not known. To Linux what the process was before it
+    /// had its program counts as well, which is this one: so nothing is known of who has not had more than this has.
+    pub peak_memory: Option<u64>,
 }
 
 /// Blocks until the process has ended, and leaves its status to be taken. One that stops because it wants to use the
@@ -91,11 +92,25 @@ pub(crate) fn take_status(pid: Pid) -> io::Result<(ExitStatus, Usage)> {
     let usage = Usage {
         user: duration(usage.ru_utime),
         system: duration(usage.ru_stime),
-        // Linux counts in KiB, macOS in bytes (getrusage(2) of each).
-        peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or(0)
-            * if cfg!(target_os = "macos") { 1 } else { 1024 },
+        peak_memory: Some(bytes(usage.ru_maxrss))
+            .filter(|peak| !cfg!(target_os = "linux") || *peak > own_peak()),
     };
     Ok((ExitStatus::from_raw(status), usage))
+}
+
+/// The largest resident set that this process has had, in bytes.
+#[expect(unsafe_code, reason = "neither std nor rustix offers getrusage")]
+fn own_peak() -> u64 {
+    // SAFETY: as above.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live, writable value of the type that getrusage asks for.
+    let told = unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    if told == 0 { bytes(usage.ru_maxrss) } else { u64::MAX }
+}
+
+/// Linux counts in KiB, macOS in bytes (getrusage(2) of each).
+fn bytes(resident: libc::c_long) -> u64 {
+    u64::try_from(resident).unwrap_or(0) * if cfg!(target_os = "macos") { 1 } else { 1024 }
 }
 
 fn duration(time: libc::timeval) -> Duration {

@@ -83,6 +83,7 @@ async fn what_a_task_does_to_its_inputs_is_not_there_the_next_time() {
         "touch left; mkdir -p $TMPDIR/deep; touch $TMPDIR/left",
         "chmod 500 inputs",
         "rm -r inputs",
+        "rm -r inputs; touch inputs",
         "mv inputs others; ln -s others inputs",
         "exit 3",
     ] {
