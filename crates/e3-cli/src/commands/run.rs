@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -169,7 +169,7 @@ impl<'a> Round<'a> {
             other => other,
         };
         if let Some(kept) = kept.filter(|_| !reset) {
-            self.tell_kept(&kept, |path| tracked.iter().any(|tracked| tracked.path == *path), false);
+            self.tell_kept(&kept, tracked.iter().map(|tracked| &tracked.path), false);
             drop(sources);
             return Ok(deployed(tracked, package, standing));
         }
@@ -192,8 +192,7 @@ impl<'a> Round<'a> {
         let deployment =
             Deployment { object, package: &package, tracked: &values, looks: Some(&looks), reset };
         let report = workspaces::deploy(&**storage, &*context.clock, lease, deployment).await?;
-        let is_followed = |path: &DatasetPath| values.iter().any(|value| value.path == *path);
-        self.tell_kept(&report.kept, is_followed, report.is_new_package);
+        self.tell_kept(&report.kept, values.iter().map(|value| &value.path), report.is_new_package);
         for path in &report.dropped {
             self.note(workspace::dropped(path));
         }
@@ -225,14 +224,17 @@ impl<'a> Round<'a> {
         Ok(workspaces::follow(&**storage, clock, lease, &following, &values, &looks).await?)
     }
 
-    fn tell_kept(
+    /// Says which inputs keep what was set, of all and of those that would follow their files.
+    fn tell_kept<'p>(
         &self,
         kept: &[DatasetPath],
-        is_followed: impl Fn(&DatasetPath) -> bool,
+        following: impl Iterator<Item = &'p DatasetPath>,
         is_new_package: bool,
     ) {
+        // There may be very many of both.
+        let following: HashSet<_> = if kept.is_empty() { HashSet::new() } else { following.collect() };
         for path in kept {
-            if is_followed(path) {
+            if following.contains(path) {
                 self.note(format!(
                     "input `{path}` keeps the value that was set, its file is not followed; `--reset` drops it"
                 ));
