@@ -28,7 +28,7 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use crate::{files::is_missing, integrity::Quarantine, owner::Owners, stamp::mark, writer::Told};
 
 pub(crate) use put::copy_and_hash;
-use put::{Found, Taken};
+use put::{Candidate, Taken};
 use small::{Listed, SmallObjects};
 
 /// How much is read or hashed at once, in bytes.
@@ -202,9 +202,9 @@ impl ObjectStore for LocalObjects {
             });
         }
         if let [Source::Adopt(path)] = &ready[..] {
-            // What a task has made is opened once, and not looked at before.
-            let (found, path) = (Found::open(path)?, path.clone());
-            let object = self.work(found.size() <= LITTLE, move |inner| inner.adopt(&path, found));
+            // What a task has made is looked at once, when it is open.
+            let (candidate, path) = (Candidate::open(path)?, path.clone());
+            let object = self.work(candidate.size() <= LITTLE, move |inner| inner.adopt(&path, candidate));
             return Ok(vec![object.await?]);
         }
         if is_quick(&ready) {

@@ -75,10 +75,14 @@ impl Times {
 fn set_modified(folder: &Path, modified: Timespec) -> io::Result<bool> {
     let accessed = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
     let times = Timestamps { last_access: accessed, last_modification: modified };
-    match futimens(File::open(folder)?, &times) {
-        Ok(()) => Ok(true),
-        Err(Errno::PERM | Errno::ACCESS | Errno::ROFS) => Ok(false),
-        Err(error) => Err(error.into()),
+    let set = File::open(folder).and_then(|folder| Ok(futimens(folder, &times)?));
+    let is_not_allowed = |error: &io::Error| {
+        Errno::from_io_error(error)
+            .is_some_and(|error| matches!(error, Errno::PERM | Errno::ACCESS | Errno::ROFS))
+    };
+    match set {
+        Err(error) if is_not_allowed(&error) => Ok(false),
+        other => other.map(|()| true),
     }
 }
 

@@ -23,12 +23,12 @@ use crate::{
 };
 
 /// A file that is to be an object.
-pub(super) struct Found {
+pub(super) struct Candidate {
     file: File,
     metadata: fs::Metadata,
 }
 
-impl Found {
+impl Candidate {
     pub(super) fn open(path: &Path) -> Result<Self, ObjectError> {
         let opened = open_in_any_mode(path).and_then(|file| Ok(Self { metadata: file.metadata()?, file }));
         opened.map_err(|error| failed("reading", path, error))
@@ -60,7 +60,7 @@ impl Inner {
                 })
             }
             Source::Copy(from) => self.put_copy(&from),
-            Source::Adopt(from) => self.adopt(&from, Found::open(&from)?),
+            Source::Adopt(from) => self.adopt(&from, Candidate::open(&from)?),
             Source::Stream(_) => {
                 Err(Unavailable::new("putting an object", "streams are collected before").into())
             }
@@ -68,8 +68,8 @@ impl Inner {
     }
 
     /// Takes over a file that nobody else uses.
-    pub(super) fn adopt(&self, from: &Path, found: Found) -> Result<ObjectRef, ObjectError> {
-        let Found { mut file, metadata } = found;
+    pub(super) fn adopt(&self, from: &Path, candidate: Candidate) -> Result<ObjectRef, ObjectError> {
+        let Candidate { mut file, metadata } = candidate;
         // A file with another name could be changed under that name: its bytes come in, not the file.
         if metadata.nlink() == 1 && self.same_file_system(&metadata) {
             // Sealed first: who still writes to it while it is hashed breaks the seal.
