@@ -1,5 +1,11 @@
 //! The memory of this process.
 
+#[cfg(target_os = "linux")]
+use std::{
+    fs, io,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
 /// A larger block of memory is taken from the system alone, in bytes, and given back to it as soon as it is free.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const LARGE: libc::c_int = 1 << 20;
@@ -29,4 +35,39 @@ pub fn give_memory_back() {
         // SAFETY: nothing that is in use is touched.
         let _was_any = unsafe { libc::malloc_trim(0) };
     }
+}
+
+/// Whether this process has ever had so much in memory, in bytes, so that what Linux tells of a child may be what the child was
+/// before it had its program. Elsewhere that does not count, and is not asked.
+#[cfg(target_os = "linux")]
+pub(crate) fn has_had(bytes: u64) -> bool {
+    /// As far as it is known: it only grows, and to ask costs more than a small process.
+    static KNOWN: AtomicU64 = AtomicU64::new(0);
+    if bytes <= KNOWN.load(Ordering::Relaxed) {
+        return true;
+    }
+    match peak() {
+        Ok(now) => bytes <= KNOWN.fetch_max(now, Ordering::Relaxed).max(now),
+        Err(error) => {
+            tracing::debug!(%error, "what this process has had in memory is not known, nor what tasks have");
+            true
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn has_had(_bytes: u64) -> bool {
+    false
+}
+
+/// The largest resident set since this process has its program, in bytes: see `proc_pid_status(5)`. What `getrusage(2)` tells is at
+/// least what its parent had.
+#[cfg(target_os = "linux")]
+fn peak() -> io::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    peak.map(|kib| kib * 1024)
+        .ok_or_else(|| io::Error::other("`/proc/self/status` has no line `VmHWM: N kB`"))
 }

@@ -142,7 +142,8 @@ fn clone(
         let pid = libc::clone(work, top.cast(), flags, argument, &raw mut handle);
         let error = io::Error::last_os_error();
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
-        match Pid::from_raw(pid).filter(|_| pid > 0) {
+        // -1 is no process id, and `from_raw` wants one.
+        match Pid::from_raw(pid.max(0)) {
             // Linux before 5.2 does not know of handles, nor says so.
             Some(pid) if handle < 0 => {
                 rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;

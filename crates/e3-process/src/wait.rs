@@ -7,6 +7,8 @@ use std::{io, os::unix::process::ExitStatusExt, process::ExitStatus, time::Durat
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
+use crate::memory;
+
 /// What a process used, its children that it waited for included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
@@ -89,28 +91,14 @@ pub(crate) fn take_status(pid: Pid) -> io::Result<(ExitStatus, Usage)> {
             return Err(error);
         }
     }
+    // Linux counts in KiB, macOS in bytes (getrusage(2) of each).
+    let peak = u64::try_from(usage.ru_maxrss).unwrap_or(0) * if cfg!(target_os = "macos") { 1 } else { 1024 };
     let usage = Usage {
         user: duration(usage.ru_utime),
         system: duration(usage.ru_stime),
-        peak_memory: Some(bytes(usage.ru_maxrss))
-            .filter(|peak| !cfg!(target_os = "linux") || *peak > own_peak()),
+        peak_memory: Some(peak).filter(|peak| !memory::has_had(*peak)),
     };
     Ok((ExitStatus::from_raw(status), usage))
-}
-
-/// The largest resident set that this process has had, in bytes.
-#[expect(unsafe_code, reason = "neither std nor rustix offers getrusage")]
-fn own_peak() -> u64 {
-    // SAFETY: as above.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a live, writable value of the type that getrusage asks for.
-    let told = unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
-    if told == 0 { bytes(usage.ru_maxrss) } else { u64::MAX }
-}
-
-/// Linux counts in KiB, macOS in bytes (getrusage(2) of each).
-fn bytes(resident: libc::c_long) -> u64 {
-    u64::try_from(resident).unwrap_or(0) * if cfg!(target_os = "macos") { 1 } else { 1024 }
 }
 
 fn duration(time: libc::timeval) -> Duration {
