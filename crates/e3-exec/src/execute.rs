@@ -159,9 +159,10 @@ impl Job<'_> {
         // Looked at in any case: an altered file must be known, however the task ended.
         let staged = std::mem::take(staged);
         let (changed, gone) = if staged.len() <= guard::FEW {
-            guard::look(staged).map_err(|error| Unavailable::new(LOOKING, error))?
+            guard::look(&work, staged).map_err(|error| Unavailable::new(LOOKING, error))?
         } else {
-            blocking(LOOKING, move || guard::look(staged)).await?
+            let work = work.clone();
+            blocking(LOOKING, move || guard::look(&work, staged)).await?
         };
         let changed = guard::altered(self.storage, changed, gone).await.map_err(|error| {
             Stopped::error(error.class(), format!("looking at objects that a task may have changed: {error}"))

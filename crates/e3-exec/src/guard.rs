@@ -1,6 +1,6 @@
 //! Looking after a task: whether what it read is still what it was.
 
-use std::io;
+use std::{io, path::Path};
 
 use e3_core::{ObjectError, ObjectStore, StorageBackend, parallel};
 use e3_types::{Hash, Hasher, ObjectRef, Timestamp};
@@ -11,10 +11,10 @@ use crate::stage::StagedFile;
 /// So many files are looked at without going to a thread that may block: that costs more.
 pub(crate) const FEW: usize = 64;
 
-/// The staged files that were changed, and those that are no longer there under their name.
-pub(crate) fn look(staged: Vec<StagedFile>) -> io::Result<(Vec<StagedFile>, Vec<StagedFile>)> {
+/// Of the files that were staged below the folder `work` those that were changed, and those that are no longer there under their name.
+pub(crate) fn look(work: &Path, staged: Vec<StagedFile>) -> io::Result<(Vec<StagedFile>, Vec<StagedFile>)> {
     let (mut changed, mut gone) = (Vec::new(), Vec::new());
-    let look = |file: StagedFile| Ok::<_, io::Error>((file.was_changed()?, file));
+    let look = |file: StagedFile| Ok::<_, io::Error>((file.was_changed(work)?, file));
     let looked: Result<Vec<_>, _> = if staged.len() <= FEW {
         staged.into_iter().map(look).collect()
     } else {

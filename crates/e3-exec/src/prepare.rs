@@ -58,8 +58,9 @@ impl Job<'_> {
     ) -> Result<Box<Prepared>, Stopped> {
         if let Some(ahead) = ahead {
             // Another task may have done something to them, also one of another process.
-            if ahead.staged.iter().all(|file| file.was_changed().is_ok_and(|changed| changed == Some(false)))
-            {
+            let work = &ahead.command.folder;
+            let is_as_staged = |file: &StagedFile| matches!(file.was_changed(work), Ok(Some(false)));
+            if ahead.staged.iter().all(is_as_staged) {
                 return Ok(ahead);
             }
             self.clear(ahead.scratch, None).await;

@@ -31,22 +31,29 @@ pub struct StagedFile {
 }
 
 impl StagedFile {
-    /// Whether the file has been written to; none if it is no longer there under its name. Takes back a change of its mode:
-    /// the file may be the object itself, and others read it.
-    pub(crate) fn was_changed(&self) -> io::Result<Option<bool>> {
-        let now = match fs::symlink_metadata(&self.path) {
-            // Also if there is no folder any more in which it could be.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
-            other => other?,
-        };
+    /// Whether the file, which was staged below the folder `work`, has been written to; none if it is no longer to be found under
+    /// its name. Takes back a change of its mode: the file may be the object itself, and others read it.
+    pub(crate) fn was_changed(&self, work: &Path) -> io::Result<Option<bool>> {
+        // Whatever the task has done to the folders on the way: what cannot be looked at here is looked at in the store.
+        let Ok(now) = fs::symlink_metadata(&self.path) else { return Ok(None) };
         let wanted = if self.executable { 0o555 } else { 0o444 };
         if now.is_file() && now.mode() & 0o7777 != wanted {
+            if !self.is_reached_through_folders(work) {
+                // Somebody else's file.
+                return Ok(None);
+            }
             fs::set_permissions(&self.path, fs::Permissions::from_mode(wanted))?;
         }
         let time = (now.mtime(), now.mtime_nsec());
         Ok(Some(now.len() != self.object.size || time != (Source::MODIFIED_SECONDS.cast_signed(), 0)))
+    }
+}
+
+impl StagedFile {
+    /// Whether no symbolic link leads from the folder `work` to the file: the task may have put one in the place of a folder.
+    fn is_reached_through_folders(&self, work: &Path) -> bool {
+        let between = self.path.ancestors().skip(1).take_while(|folder| *folder != work);
+        between.map(fs::symlink_metadata).all(|found| found.is_ok_and(|found| found.is_dir()))
     }
 }
 

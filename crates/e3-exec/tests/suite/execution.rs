@@ -1,6 +1,6 @@
 //! What `task_execute` promises: what a task sees, what its end means, what is left behind.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use crate::bench::{Bench, local, memory, script};
 use e3_core::{LogStream, ObjectStoreExt, TaskExecuteOptions, TreeBuilder, TreeEntry, executions, read_tree};
@@ -309,12 +309,61 @@ async fn an_input_may_become_the_output() {
 async fn a_task_may_remove_its_inputs() {
     let bench = local();
     let input = bench.put(large()).await;
-    for how in ["rm {a}", "rm -r inputs", "rm -r inputs; touch inputs", "rm -r inputs; ln -s . inputs"] {
+    for how in [
+        "rm {a}",
+        "rm -r inputs",
+        "rm -r inputs; touch inputs",
+        "rm -r inputs; ln -s . inputs",
+        "rm -r inputs; ln -s inputs inputs",
+        "rm -r inputs; ln -s $(head -c 4000 /dev/zero | tr '\\0' a) inputs",
+    ] {
         let task = script(&format!("{how}; echo done > {{output}}"), &[("a", Kind::File)], Kind::File);
         assert_eq!(bench.output(&task, &[input]).await, "done\n", "{how}");
         assert_eq!(bench.storage.objects().stat(&input).await.unwrap(), Some(100_000), "{how}");
         assert_eq!(bench.scratch_files(), 0, "{how}");
     }
+}
+
+#[tokio::test]
+async fn a_task_that_has_altered_its_input_is_found_out_though_it_hides_it() {
+    for hides in ["rm {a}", "rm -r inputs", "rm -r inputs; touch inputs", "rm -r inputs; ln -s inputs inputs"]
+    {
+        let bench = local();
+        let input = bench.put(large()).await;
+        let text = format!("chmod 644 {{a}}; echo more >> {{a}}; {hides}; echo done > {{output}}");
+        let result = bench.run(&script(&text, &[("a", Kind::File)], Kind::File), &[input]).await;
+        let Err(Failure::Error { class: ErrorClass::User, message }) = &result.outcome else {
+            panic!("{hides}: {:?}", result.outcome)
+        };
+        assert!(message.contains("`inputs/a` was changed"), "{hides}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn an_input_of_which_only_the_mode_was_changed_gets_it_back() {
+    let bench = local();
+    let input = bench.put(large()).await;
+    // Were it not put back, the next task would get another file, one that can be trusted.
+    let mut files = Vec::new();
+    for then in ["chmod 777 {a}", "true"] {
+        let text = format!("set -- $(ls -i {{a}}); echo $1 > {{output}}; {then}");
+        files.push(bench.output(&script(&text, &[("a", Kind::File)], Kind::File), &[input]).await);
+    }
+    assert_eq!(files[0], files[1]);
+}
+
+#[tokio::test]
+async fn the_files_of_others_keep_their_mode() {
+    let bench = local();
+    let input = bench.put(large()).await;
+    let others = tempfile::tempdir().unwrap();
+    let file = others.path().join("a");
+    fs::write(&file, "private").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let text = format!("rm -r inputs; ln -s {} inputs; echo done > {{output}}", others.path().display());
+    let task = script(&text, &[("a", Kind::File)], Kind::File);
+    assert_eq!(bench.output(&task, &[input]).await, "done\n");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
 }
 
 /// Whatever a task does with the names of its inputs, its output is what it reads there.
@@ -371,10 +420,19 @@ async fn whoever_looks_on_sees_the_output_as_it_comes_and_the_record_says_what_i
         stdout: Some(std::sync::Arc::new(move |piece: &[u8]| sink.lock().unwrap().extend_from_slice(piece))),
         ..TaskExecuteOptions::default()
     };
-    let result =
-        bench.run_with(&script("echo hello; echo x > {output}", &[], Kind::File), &[], options).await;
+    let result = bench
+        .run_with(
+            &script(
+                "echo hello; dd if=/dev/zero of=/dev/null bs=419430400 count=1; echo x > {output}",
+                &[],
+                Kind::File,
+            ),
+            &[],
+            options,
+        )
+        .await;
     assert_eq!(*seen.lock().unwrap(), b"hello\n");
     let record = executions::find(&*bench.storage, result.execution.unwrap()).await.unwrap().unwrap();
-    assert!(record.usage.user_ms.is_some() && record.usage.system_ms.is_some());
+    assert!(record.usage.peak_memory.unwrap() >= 400 << 20);
     assert_eq!(record.runner, "local");
 }
