@@ -47,9 +47,7 @@ impl StagedFile {
         let time = (now.mtime(), now.mtime_nsec());
         Ok(Some(now.len() != self.object.size || time != (Source::MODIFIED_SECONDS.cast_signed(), 0)))
     }
-}
 
-impl StagedFile {
     /// Whether no symbolic link leads from the folder `work` to the file: the task may have put one in the place of a folder.
     fn is_reached_through_folders(&self, work: &Path) -> bool {
         let between = self.path.ancestors().skip(1).take_while(|folder| *folder != work);
