@@ -27,8 +27,8 @@ use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
 use crate::{files::is_missing, integrity::Quarantine, owner::Owners, stamp::mark, writer::Told};
 
+use put::Taken;
 pub(crate) use put::copy_and_hash;
-use put::{Candidate, Taken};
 use small::{Listed, SmallObjects};
 
 /// How much is read or hashed at once, in bytes.
@@ -201,13 +201,8 @@ impl ObjectStore for LocalObjects {
                 other => other,
             });
         }
-        if let [Source::Adopt(path)] = &ready[..] {
-            // What a task has made is looked at once, when it is open.
-            let (candidate, path) = (Candidate::open(path)?, path.clone());
-            let object = self.work(candidate.size() <= LITTLE, move |inner| inner.adopt(&path, candidate));
-            return Ok(vec![object.await?]);
-        }
-        if is_quick(&ready) {
+        let is_quick = is_quick(&ready);
+        if is_quick {
             return ready.into_iter().map(|source| self.0.put(source)).collect();
         }
         if ready.len() <= FEW {

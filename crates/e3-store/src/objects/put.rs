@@ -22,23 +22,6 @@ use crate::{
     integrity::{PLAIN, hash_file, is_sealed, open_in_any_mode, seal},
 };
 
-/// A file that is to be an object.
-pub(super) struct Candidate {
-    file: File,
-    metadata: fs::Metadata,
-}
-
-impl Candidate {
-    pub(super) fn open(path: &Path) -> Result<Self, ObjectError> {
-        let opened = open_in_any_mode(path).and_then(|file| Ok(Self { metadata: file.metadata()?, file }));
-        opened.map_err(|error| failed("reading", path, error))
-    }
-
-    pub(super) fn size(&self) -> u64 {
-        self.metadata.len()
-    }
-}
-
 /// A source that has been read.
 pub(super) enum Taken {
     Kept(ObjectRef),
@@ -60,42 +43,41 @@ impl Inner {
                 })
             }
             Source::Copy(from) => self.put_copy(&from),
-            Source::Adopt(from) => self.adopt(&from, Candidate::open(&from)?),
+            Source::Adopt(from) => {
+                let mut file = open_in_any_mode(&from).map_err(|error| failed("reading", &from, error))?;
+                let metadata = file.metadata().map_err(|error| failed("reading", &from, error))?;
+                // A file with another name could be changed under that name: its bytes come in, not the file.
+                if metadata.nlink() == 1 && self.same_file_system(&metadata) {
+                    // Sealed first: who still writes to it while it is hashed breaks the seal.
+                    seal(&file, PLAIN).map_err(|error| failed("sealing", &from, error))?;
+                    let object = copy_and_hash(&mut file, &mut io::sink());
+                    let object = object.map_err(|error| failed("reading", &from, error))?;
+                    let after = file.metadata().map_err(|error| failed("reading", &from, error))?;
+                    if !is_sealed(&after, PLAIN) || after.len() != object.size {
+                        let busy = io::Error::other(
+                            "it is still being written to, by something that the task left running",
+                        );
+                        return Err(failed("storing", &from, busy));
+                    }
+                    self.keep(&from, object)?;
+                    return Ok(object);
+                }
+                // It may be another name of an object that was staged: then nothing has to be written.
+                let known = if metadata.nlink() > 1 {
+                    let object = copy_and_hash(&mut file, &mut io::sink());
+                    let object = object.map_err(|error| failed("reading", &from, error))?;
+                    (self.file_size(&object.hash)? == Some(object.size)).then_some(object)
+                } else {
+                    None
+                };
+                let object = known.map_or_else(|| self.put_copy(&from), Ok)?;
+                fs::remove_file(&from).map_err(|error| failed("removing", &from, error))?;
+                Ok(object)
+            }
             Source::Stream(_) => {
                 Err(Unavailable::new("putting an object", "streams are collected before").into())
             }
         }
-    }
-
-    /// Takes over a file that nobody else uses.
-    pub(super) fn adopt(&self, from: &Path, candidate: Candidate) -> Result<ObjectRef, ObjectError> {
-        let Candidate { mut file, metadata } = candidate;
-        // A file with another name could be changed under that name: its bytes come in, not the file.
-        if metadata.nlink() == 1 && self.same_file_system(&metadata) {
-            // Sealed first: who still writes to it while it is hashed breaks the seal.
-            seal(&file, PLAIN).map_err(|error| failed("sealing", from, error))?;
-            let object = copy_and_hash(&mut file, &mut io::sink());
-            let object = object.map_err(|error| failed("reading", from, error))?;
-            let after = file.metadata().map_err(|error| failed("reading", from, error))?;
-            if !is_sealed(&after, PLAIN) || after.len() != object.size {
-                let busy =
-                    io::Error::other("it is still being written to, by something that the task left running");
-                return Err(failed("storing", from, busy));
-            }
-            self.keep(from, object)?;
-            return Ok(object);
-        }
-        // It may be another name of an object that was staged: then nothing has to be written.
-        let known = if metadata.nlink() > 1 {
-            let object = copy_and_hash(&mut file, &mut io::sink());
-            let object = object.map_err(|error| failed("reading", from, error))?;
-            (self.file_size(&object.hash)? == Some(object.size)).then_some(object)
-        } else {
-            None
-        };
-        let object = known.map_or_else(|| self.put_copy(from), Ok)?;
-        fs::remove_file(from).map_err(|error| failed("removing", from, error))?;
-        Ok(object)
     }
 
     /// Whether a file can be moved into the store.
