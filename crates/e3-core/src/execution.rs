@@ -115,7 +115,7 @@ pub struct Usage {
     /// CPU time in the kernel, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_ms: Option<u64>,
-    /// The largest resident set, in bytes.
+    /// The largest resident set, in bytes. Of a process that had less than e3 itself Linux does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
 }

@@ -224,7 +224,7 @@ impl<'a> Round<'a> {
         Ok(workspaces::follow(&**storage, clock, lease, &following, &values, &looks).await?)
     }
 
-    /// Says which inputs keep what was set, of all and of those that would follow their files.
+    /// Says which inputs keep the value that was set; `following` are those that would follow a file otherwise.
     fn tell_kept<'p>(
         &self,
         kept: &[DatasetPath],

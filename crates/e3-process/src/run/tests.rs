@@ -68,6 +68,30 @@ async fn the_largest_resident_set_is_that_of_the_process_and_not_ours() {
     assert_eq!(of("true").await, None);
 }
 
+/// Linux counts what a process was before it had its program, also to us if our parent is large.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_memory_of_our_parent_is_not_ours() {
+    assert!(this_program("run::tests::a_large_parent", &["--ignored"]));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "a process of its own, so that no other test becomes large: the test before it starts it"]
+fn a_large_parent() {
+    let large = std::hint::black_box(vec![1_u8; 600 << 20]);
+    let test = "run::tests::the_largest_resident_set_is_that_of_the_process_and_not_ours";
+    assert!(this_program(test, &[]));
+    drop(large);
+}
+
+#[cfg(target_os = "linux")]
+fn this_program(test: &str, more: &[&str]) -> bool {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let done = command.args(["--exact", test]).args(more).output().unwrap();
+    done.status.success() && String::from_utf8(done.stdout).unwrap().contains("1 passed")
+}
+
 #[tokio::test]
 async fn a_signal_is_told_as_one() {
     let (ended, ..) = run_shell("kill -SEGV $$", &patient()).await;
