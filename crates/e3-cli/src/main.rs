@@ -52,6 +52,9 @@ fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
+/// How many threads do everything that does not block.
+const WORKERS: usize = 2;
+
 /// This program is also what watches over tasks, and what confines them: started so by itself, and by nobody else.
 fn helper() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
@@ -69,8 +72,11 @@ fn helper() -> Option<ExitCode> {
 
 fn run(cli: Cli) -> error::Result<Exit> {
     let context = Context::new(&cli.common)?;
+    e3_process::keep_threads_apart(WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(WORKERS)
+        // Whoever starts processes keeps to one processor from then on, and so would what that starts.
+        .on_thread_start(e3_process::use_all_processors)
         // One waits for each task that runs.
         .max_blocking_threads(16_384)
         .enable_all()

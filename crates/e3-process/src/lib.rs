@@ -22,6 +22,11 @@ mod hide;
 mod launch;
 mod memory;
 mod outlet;
+#[cfg(target_os = "linux")]
+mod processors;
+#[cfg(not(target_os = "linux"))]
+#[path = "processors_nowhere.rs"]
+mod processors;
 mod run;
 #[cfg(target_os = "linux")]
 mod sandbox;
@@ -43,6 +48,7 @@ pub use files::keep_files;
 pub use found::end_processes_in;
 pub use launch::launch;
 pub use memory::{give_memory_back, keep_large_memory_apart};
+pub use processors::{keep_threads_apart, use_all_processors};
 pub use run::{Command, Ended, Exit, Output, RunError, Stop, run};
 pub use supervisor::{Supervisor, WATCHDOG, watch};
 pub use wait::Usage;

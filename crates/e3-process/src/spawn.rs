@@ -27,11 +27,16 @@ use std::{
 use libc::{c_char, c_int, c_void};
 use rustix::{
     fs::{CWD, Mode, OFlags, openat},
+    io::Errno,
     pipe::{PipeFlags, pipe_with},
     process::Pid,
+    thread::CpuSet,
 };
 
-use crate::scheduling::{giving_way, set_policy};
+use crate::{
+    processors,
+    scheduling::{giving_way, set_policy},
+};
 
 /// A process that was started, with the other ends of its streams.
 pub(crate) struct Started {
@@ -51,6 +56,8 @@ struct Plan {
     streams: [RawFd; 3],
     /// Whether it is to be scheduled as usual, other than the thread that starts it.
     is_usual: bool,
+    /// Where it may go, other than the thread that starts it.
+    processors: Option<CpuSet>,
     /// Where the child says why it could not become its program.
     error: AtomicI32,
 }
@@ -85,6 +92,7 @@ pub(crate) fn start(
     // None of these is one of the three standard streams: the standard library sees to it that those are open.
     let (stdout, their_stdout) = pipe_with(PipeFlags::CLOEXEC)?;
     let (stderr, their_stderr) = pipe_with(PipeFlags::CLOEXEC)?;
+    let processors = processors::keep_to_one();
     let plan = |is_usual| Plan {
         program: texts.get(program),
         arguments: arguments.as_ptr(),
@@ -92,6 +100,7 @@ pub(crate) fn start(
         folder: texts.get(folder),
         streams: [nothing.as_raw_fd(), their_stdout.as_raw_fd(), their_stderr.as_raw_fd()],
         is_usual,
+        processors,
         error: AtomicI32::new(0),
     };
     let (started, error) = giving_way(|is_usual| {
@@ -162,7 +171,9 @@ extern "C" fn become_program(plan: *mut c_void) -> c_int {
     // SAFETY: `clone` has passed a plan, which is there for as long as this function runs; all calls are async-signal-safe.
     unsafe {
         let plan = &*plan.cast::<Plan>();
-        let is_ready = libc::setpgid(0, 0) == 0
+        let refused = plan.processors.as_ref().and_then(|all| processors::widen(all).err());
+        let is_ready = refused.is_none()
+            && libc::setpgid(0, 0) == 0
             && default_signals()
             && (!plan.is_usual || set_policy(libc::SCHED_OTHER))
             && libc::chdir(plan.folder) == 0
@@ -171,7 +182,8 @@ extern "C" fn become_program(plan: *mut c_void) -> c_int {
         if is_ready {
             libc::execve(plan.program, plan.arguments, plan.environment);
         }
-        plan.error.store(*libc::__errno_location(), Ordering::Relaxed);
+        let error = refused.map_or_else(|| *libc::__errno_location(), Errno::raw_os_error);
+        plan.error.store(error, Ordering::Relaxed);
         libc::_exit(127)
     }
 }
@@ -319,6 +331,22 @@ mod tests {
     }
 
     #[test]
+    fn a_child_goes_where_its_parent_could_before_it_kept_to_one_processor() {
+        let allowed = |status: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:"));
+            line.unwrap().trim().to_owned()
+        };
+        let own = || allowed(&std::fs::read_to_string("/proc/thread-self/status").unwrap());
+        let before = own();
+        processors::keep_threads_apart(std::thread::available_parallelism().unwrap().get());
+        for _ in 0..2 {
+            assert_eq!(allowed(&printed("cat /proc/self/status", Path::new("/"))), before);
+        }
+        processors::use_all_processors();
+        assert_eq!(own(), before);
+    }
+
+    #[test]
     fn no_handler_runs_in_a_child_for_a_signal_that_came_early() {
         static HANDLED: AtomicI32 = AtomicI32::new(0);
         extern "C" fn handle(_: c_int) {
@@ -336,6 +364,7 @@ mod tests {
             folder: ptr::null(),
             streams: [-1; 3],
             is_usual: false,
+            processors: None,
             error: AtomicI32::new(0),
         };
         let (pid, _handle) = CHILD_STACK.with_borrow_mut(|stack| clone(get_signal, &plan, stack)).unwrap();

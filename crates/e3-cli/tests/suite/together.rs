@@ -164,3 +164,66 @@ fn many_first_commands_at_once_make_one_repository() {
     assert_eq!(executed, 1);
     assert_eq!(project.leftovers(), 0);
 }
+
+/// The processors on which each thread of a process may run.
+#[cfg(target_os = "linux")]
+fn processors_of_threads(process: u32) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    // One may end just now.
+    let statuses =
+        threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).ok());
+    statuses
+        .map(|status| {
+            let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            list.unwrap().trim().to_owned()
+        })
+        .collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_thread_that_starts_tasks_keeps_to_one_processor_and_neither_its_tasks_nor_the_other_threads_do() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    let project = Project::new("");
+    let gate = project.fifo("gate");
+    let mut pipeline = "[package]\nname = \"test\"\n".to_owned();
+    // Outputs that are large enough to be stored by other threads, which are started for that.
+    for number in 0..6 {
+        pipeline +=
+            &format!("[tasks.large{number}]\ncommand = \"head -c 30{number}0000 /dev/zero > {{output}}\"\n");
+    }
+    pipeline += "[tasks.waits]\ncommand = \"ls {large0} {large1} {large2} {large3} {large4} {large5}; \
+                 grep Cpus_allowed_list /proc/self/status > {output}; read line < ";
+    pipeline += &format!("'{}'\"\n", gate.display());
+    project.write("e3.toml", &pipeline);
+    // As many processors as there are such threads, if this machine has them.
+    let mut two = CpuSet::new();
+    let all = sched_getaffinity(None).unwrap();
+    (0..CpuSet::MAX_CPU).filter(|at| all.is_set(*at)).take(2).for_each(|at| two.set(at));
+    let run = std::thread::scope(|scope| {
+        let restricted = scope.spawn(|| {
+            sched_setaffinity(None, &two).unwrap();
+            start(&project, &["run", "-j6"])
+        });
+        restricted.join().unwrap()
+    });
+    let mut open = open_gate(&gate);
+    let of_process = fs::read_to_string(format!("/proc/{}/status", run.id())).unwrap();
+    let both = of_process.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let is_one = |list: &&String| *list != both && list.parse::<u16>().is_ok();
+    let are_apart = || {
+        let threads = processors_of_threads(run.id());
+        let alone = threads.iter().filter(is_one).count();
+        let others = threads.iter().filter(|list| **list == both).count();
+        (1..=2).contains(&alone) && alone + others == threads.len()
+    };
+    // A thread that has just been started has not said yet that it may use both; one that is idle ends some seconds later.
+    assert!(two.count() < 2 || (0..100).any(|_| are_apart()), "{:?}", processors_of_threads(run.id()));
+    writeln!(open).unwrap();
+    drop(open);
+    let said = end(run);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let told = project.done(&["get", "waits"]).stdout;
+    assert_eq!(told.trim_end(), format!("Cpus_allowed_list:\t{both}"));
+}
