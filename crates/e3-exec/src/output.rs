@@ -112,7 +112,9 @@ async fn adopt_folder(storage: &dyn StorageBackend, root: PathBuf) -> Result<Obj
     for (file, object) in files.into_iter().zip(objects) {
         tree.add_file(&file.relative, FileEntry { object, executable: file.executable })?;
     }
-    let tree = tree.finish();
+    // Where all cores may be used for it.
+    let tree = tokio::task::spawn_blocking(move || tree.finish()).await;
+    let tree = tree.map_err(|error| Unavailable::new("putting a folder together", error))?;
     storage.objects().put_many(tree.dirs.into_iter().map(Source::Bytes).collect()).await?;
     Ok(tree.root)
 }

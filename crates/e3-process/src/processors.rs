@@ -4,34 +4,56 @@
 //! takes work from another one at a tick of the clock, every few milliseconds. A process that takes a tenth of a millisecond
 //! is over by then. So where as many threads start processes as there are processors, two of them are often on one, with all that
 //! they start, and the other processor is idle. Each keeps to one of its own instead; what they start goes wherever
-//! this process may go.
+//! this process may go, which is what its main thread may: that one never keeps to any.
+//!
+//! A thread that waits for its processor far longer than it runs lets go of it: something is there that counts for more.
 
 use std::{
     cell::Cell,
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    fs, io,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use rustix::{
-    io::Errno,
-    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+    process::getpid,
+    thread::{CpuSet, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity},
 };
 
-/// As many processors as there are threads that start processes.
-struct Apart {
-    /// Where this process may go.
-    all: CpuSet,
-    /// How many of these threads have their processor.
-    settled: AtomicUsize,
-}
+/// After so many starts a thread asks whether it does well on its processor.
+const STARTS: u32 = 16;
+/// It does not if it has waited so many times as long as it has run. Behind what it has started itself it waits about as long, and
+/// where two others want all of the processor, twice.
+const TOO_LONG: u64 = 4;
+
+/// The processors that no thread has yet, of as many as there are threads that start processes.
+struct Apart(Mutex<CpuSet>);
 
 static APART: OnceLock<Apart> = OnceLock::new();
 
+/// How a thread does that keeps to a processor.
+#[derive(Clone, Copy)]
+struct Kept {
+    starts: u32,
+    then: Times,
+}
+
+/// How long a thread has run, and has waited for a processor, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    run: u64,
+    waited: u64,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    New,
+    /// It may be on all processors.
+    Free,
+    Kept(Kept),
+}
+
 thread_local! {
-    /// The processor to which this thread keeps.
-    static OWN: Cell<Option<CpuSet>> = const { Cell::new(None) };
+    static STATE: Cell<State> = const { Cell::new(State::New) };
 }
 
 /// Has the threads that start processes each keep to a processor of its own, if there are as many processors as these `threads`. To
@@ -51,10 +73,8 @@ pub fn keep_threads_apart(threads: usize) {
 
 /// For a thread that starts no processes: it may use all processors, whoever has started it.
 pub fn use_all_processors() {
-    if let Some(apart) = APART.get()
-        && let Err(error) = sched_setaffinity(None, &apart.all)
-    {
-        tracing::debug!(%error, "a thread stays on the processor of another one");
+    if APART.get().is_some() {
+        go_anywhere();
     }
 }
 
@@ -63,48 +83,97 @@ pub(crate) fn keep_to_one() -> Option<CpuSet> {
     APART.get()?.keep_to_one()
 }
 
-/// Lets a process go where this one may, before it has its program: no more than system calls.
-pub(crate) fn widen(all: &CpuSet) -> Result<(), Errno> {
-    sched_setaffinity(None, all).or_else(|error| {
-        // None of them may be used any more, in a container that was moved: all that are left, then.
-        if error == Errno::INVAL { sched_setaffinity(None, &every()) } else { Err(error) }
-    })
+/// Calls `start` while this thread may use all processors, as will what it starts.
+pub(crate) fn on_all<T>(start: impl FnOnce() -> T) -> T {
+    let (State::Kept(_), Ok(own)) = (STATE.get(), sched_getaffinity(None)) else { return start() };
+    go_anywhere();
+    let started = start();
+    if let Err(error) = sched_setaffinity(None, &own) {
+        tracing::debug!(%error, "a thread is left to the scheduler");
+    }
+    started
 }
 
-fn every() -> CpuSet {
-    let mut every = CpuSet::new();
-    (0..CpuSet::MAX_CPU).for_each(|processor| every.set(processor));
-    every
+fn go_anywhere() {
+    if let Err(error) = all().and_then(|all| Ok(sched_setaffinity(None, &all)?)) {
+        tracing::debug!(%error, "a thread stays on one processor");
+    }
+}
+
+/// Lets a process go where the threads of this one may, before it has its program: no more than system calls. Nobody is refused
+/// that who may keep to one.
+pub(crate) fn widen(all: &CpuSet) {
+    let _done = sched_setaffinity(None, all);
+}
+
+/// Where this process may go: asked each time, since its user may say otherwise at any time.
+fn all() -> io::Result<CpuSet> {
+    Ok(sched_getaffinity(Some(getpid()))?)
 }
 
 impl Apart {
     fn new(all: CpuSet, threads: usize) -> Option<Self> {
         let are_as_many = threads > 1 && all.count() as usize == threads;
-        are_as_many.then(|| Self { all, settled: AtomicUsize::new(0) })
+        are_as_many.then(|| Self(Mutex::new(all)))
     }
 
     fn keep_to_one(&self) -> Option<CpuSet> {
-        let own = OWN.get().unwrap_or_else(|| {
-            let own = self.next();
-            OWN.set(Some(own));
-            if let Err(error) = sched_setaffinity(None, &own) {
-                tracing::debug!(%error, "a thread is left to the scheduler");
-            }
-            own
-        });
-        // Asked each time: a user may move a thread at any time, and what it starts goes there, too.
-        (sched_getaffinity(None).ok()? == own).then_some(self.all)
+        let state = match STATE.get() {
+            State::New => self.begin().map_or(State::Free, State::Kept),
+            State::Kept(Kept { starts, then }) if starts >= STARTS => look_again(then),
+            State::Kept(kept) => State::Kept(Kept { starts: kept.starts + 1, ..kept }),
+            State::Free => State::Free,
+        };
+        STATE.set(state);
+        matches!(state, State::Kept(_)).then(all)?.ok()
     }
 
-    /// A processor that no other of these threads has, as long as there is one; else it may use all.
-    fn next(&self) -> CpuSet {
-        let number = self.settled.fetch_add(1, Ordering::Relaxed);
-        let Some(processor) = (0..CpuSet::MAX_CPU).filter(|at| self.all.is_set(*at)).nth(number) else {
-            return self.all;
-        };
+    /// The first time. What it cannot know of itself it does not keep to.
+    fn begin(&self) -> Option<Kept> {
+        if gettid() == getpid() {
+            return None;
+        }
+        let then = Times::now().ok()?;
+        sched_setaffinity(None, &self.take(sched_getcpu())?).ok()?;
+        Some(Kept { starts: 0, then })
+    }
+
+    /// A processor that nobody has; this one, if it is.
+    fn take(&self, here: usize) -> Option<CpuSet> {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = Some(here).filter(|here| free.is_set(*here));
+        let taken = taken.or_else(|| (0..CpuSet::MAX_CPU).find(|at| free.is_set(*at)))?;
+        free.unset(taken);
         let mut own = CpuSet::new();
-        own.set(processor);
-        own
+        own.set(taken);
+        Some(own)
+    }
+}
+
+/// Whether a thread does well where it is.
+fn look_again(then: Times) -> State {
+    match Times::now() {
+        Ok(now) if !now.is_too_long_since(then) => State::Kept(Kept { starts: 0, then: now }),
+        _ => {
+            tracing::debug!("a thread lets go of its processor: others have it most of the time");
+            go_anywhere();
+            State::Free
+        }
+    }
+}
+
+impl Times {
+    fn now() -> io::Result<Self> {
+        let text = fs::read_to_string("/proc/thread-self/schedstat")?;
+        let mut numbers = text.split_ascii_whitespace().map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(run)), Some(Ok(waited))) => Ok(Self { run, waited }),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn is_too_long_since(self, then: Self) -> bool {
+        self.waited.saturating_sub(then.waited) > self.run.saturating_sub(then.run).saturating_mul(TOO_LONG)
     }
 }
 
@@ -112,45 +181,38 @@ impl Apart {
 mod tests {
     use super::*;
 
-    fn all() -> CpuSet {
+    fn own() -> CpuSet {
         sched_getaffinity(None).unwrap()
-    }
-
-    fn first_of(all: CpuSet) -> CpuSet {
-        let mut first = CpuSet::new();
-        first.set((0..CpuSet::MAX_CPU).find(|at| all.is_set(*at)).unwrap());
-        first
     }
 
     #[test]
     fn each_thread_has_a_processor_of_its_own_and_what_it_starts_has_all() {
-        let all = all();
-        let count = all.count() as usize;
-        let Some(apart) = Apart::new(all, count) else {
+        let everywhere = all().unwrap();
+        let count = everywhere.count() as usize;
+        let Some(apart) = Apart::new(everywhere, count) else {
             assert_eq!(count, 1);
             return;
         };
-        let own = || std::thread::spawn(move || sched_getaffinity(None).unwrap()).join().unwrap();
         let mut union = CpuSet::new();
         std::thread::scope(|scope| {
             for _ in 0..count {
                 let kept = scope.spawn(|| {
-                    assert_eq!(apart.keep_to_one(), Some(all));
-                    assert_eq!(apart.keep_to_one(), Some(all), "it is given one once");
-                    // So does a thread that it starts, which does not say otherwise.
-                    assert_eq!(own(), sched_getaffinity(None).unwrap());
-                    own()
+                    assert_eq!(apart.keep_to_one(), Some(everywhere));
+                    let first = own();
+                    assert_eq!(apart.keep_to_one(), Some(everywhere));
+                    assert_eq!(own(), first, "it is given one once");
+                    first
                 });
                 let kept = kept.join().unwrap();
                 assert_eq!(kept.count(), 1);
                 (0..CpuSet::MAX_CPU).filter(|at| kept.is_set(*at)).for_each(|at| union.set(at));
             }
             scope.spawn(|| {
-                assert_eq!(apart.keep_to_one(), Some(all));
-                assert_eq!(own(), all, "there is none left");
+                assert_eq!(apart.keep_to_one(), None);
+                assert_eq!(own(), everywhere, "there is none left");
             });
         });
-        assert_eq!(union, all);
+        assert_eq!(union, everywhere);
     }
 
     #[test]
@@ -166,32 +228,43 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_somebody_has_moved_stays_there_and_so_does_what_it_starts() {
-        let all = all();
-        let Some(apart) = Apart::new(all, all.count() as usize) else { return };
-        let kept = std::thread::spawn(move || {
-            assert_eq!(apart.keep_to_one(), Some(all));
-            sched_setaffinity(None, &all).unwrap();
-            (apart.keep_to_one(), sched_getaffinity(None).unwrap())
-        });
-        assert_eq!(kept.join().unwrap(), (None, all));
+    fn a_thread_takes_the_processor_that_it_is_on_if_nobody_has_it() {
+        let mut all = CpuSet::new();
+        all.set(3);
+        all.set(70);
+        let apart = Apart::new(all, 2).unwrap();
+        let place = |own: Option<CpuSet>| own.and_then(|own| (0..CpuSet::MAX_CPU).find(|at| own.is_set(*at)));
+        assert_eq!([70, 70, 70].map(|here| place(apart.take(here))), [Some(70), Some(3), None]);
     }
 
     #[test]
-    fn a_process_goes_where_it_still_may() {
-        let all = all();
-        let widened = std::thread::spawn(move || {
-            sched_setaffinity(None, &first_of(all)).unwrap();
-            let mut none = CpuSet::new();
-            // No machine has that one.
-            none.set(CpuSet::MAX_CPU - 1);
-            widen(&none).unwrap();
-            let after_none = sched_getaffinity(None).unwrap();
-            sched_setaffinity(None, &first_of(all)).unwrap();
-            widen(&all).unwrap();
-            [after_none, sched_getaffinity(None).unwrap()]
+    fn a_thread_lets_go_of_a_processor_for_which_it_waits() {
+        let then = Times { run: 1000, waited: 5000 };
+        let is_too_long = |run, waited| Times { run, waited }.is_too_long_since(then);
+        assert!(!is_too_long(1000, 5000));
+        assert!(!is_too_long(1100, 5400));
+        assert!(is_too_long(1100, 5401));
+        let everywhere = all().unwrap();
+        let Some(apart) = Apart::new(everywhere, everywhere.count() as usize) else { return };
+        let told = std::thread::spawn(move || {
+            let first = (apart.keep_to_one(), own().count());
+            // It has waited, if only to begin; and it has not run since then, as far as it knows.
+            STATE.set(State::Kept(Kept { starts: STARTS, then: Times { run: u64::MAX, waited: 0 } }));
+            [first, (apart.keep_to_one(), own().count()), (apart.keep_to_one(), own().count())]
         });
-        // The test itself may have been started on some of them.
-        assert!(widened.join().unwrap().into_iter().all(|now| now == all || now.count() > all.count()));
+        let free = (None, everywhere.count());
+        assert_eq!(told.join().unwrap(), [(Some(everywhere), 1), free, free]);
+    }
+
+    #[test]
+    fn what_is_started_on_all_processors_may_go_anywhere_and_the_thread_stays() {
+        let everywhere = all().unwrap();
+        let Some(apart) = Apart::new(everywhere, everywhere.count() as usize) else { return };
+        let told = std::thread::spawn(move || {
+            assert!(apart.keep_to_one().is_some());
+            let before = own();
+            (on_all(own), own() == before)
+        });
+        assert_eq!(told.join().unwrap(), (everywhere, true));
     }
 }

@@ -116,7 +116,7 @@ impl Supervisor {
             // A Ctrl-C in the terminal is not meant for it.
             .process_group(0);
         let _shared = self.children.read().unwrap_or_else(PoisonError::into_inner);
-        let child = command.spawn()?;
+        let child = crate::processors::on_all(|| command.spawn())?;
         lock(&self.known).insert(child.id().cast_signed());
         Ok(Some(child))
     }
