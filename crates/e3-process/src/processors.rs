@@ -6,7 +6,8 @@
 //! they start, and the other processor is idle. Each keeps to one of its own instead; what they start goes wherever
 //! this process may go, which is what its main thread may: that one never keeps to any.
 //!
-//! A thread that waits for its processor far longer than it runs lets go of it: something is there that counts for more.
+//! A thread that has waited for its processor far longer than it has run lets go of it when it starts the next process: something is
+//! there that counts for more.
 
 use std::{
     cell::Cell,
@@ -47,9 +48,11 @@ struct Times {
 #[derive(Clone, Copy)]
 enum State {
     New,
-    /// It may be on all processors.
+    /// It has never kept to a processor.
     Free,
     Kept(Kept),
+    /// It did, and goes where the main thread may go.
+    LetGo,
 }
 
 thread_local! {
@@ -85,6 +88,9 @@ pub(crate) fn keep_to_one() -> Option<CpuSet> {
 
 /// Calls `start` while this thread may use all processors, as will what it starts.
 pub(crate) fn on_all<T>(start: impl FnOnce() -> T) -> T {
+    if matches!(STATE.get(), State::LetGo) {
+        go_anywhere();
+    }
     let (State::Kept(_), Ok(own)) = (STATE.get(), sched_getaffinity(None)) else { return start() };
     go_anywhere();
     let started = start();
@@ -120,12 +126,16 @@ impl Apart {
     fn keep_to_one(&self) -> Option<CpuSet> {
         let state = match STATE.get() {
             State::New => self.begin().map_or(State::Free, State::Kept),
-            State::Kept(Kept { starts, then }) if starts >= STARTS => look_again(then),
+            State::Kept(Kept { starts, then }) if starts >= STARTS => look_again(then, Times::now().ok()),
             State::Kept(kept) => State::Kept(Kept { starts: kept.starts + 1, ..kept }),
-            State::Free => State::Free,
+            other => other,
         };
         STATE.set(state);
-        matches!(state, State::Kept(_)).then(all)?.ok()
+        if matches!(state, State::LetGo) {
+            // Each time: where that is may have changed.
+            go_anywhere();
+        }
+        if matches!(state, State::Free) { None } else { all().ok() }
     }
 
     /// The first time. What it cannot know of itself it does not keep to.
@@ -151,13 +161,12 @@ impl Apart {
 }
 
 /// Whether a thread does well where it is.
-fn look_again(then: Times) -> State {
-    match Times::now() {
-        Ok(now) if !now.is_too_long_since(then) => State::Kept(Kept { starts: 0, then: now }),
+fn look_again(then: Times, now: Option<Times>) -> State {
+    match now {
+        Some(now) if !now.is_too_long_since(then) => State::Kept(Kept { starts: 0, then: now }),
         _ => {
             tracing::debug!("a thread lets go of its processor: others have it most of the time");
-            go_anywhere();
-            State::Free
+            State::LetGo
         }
     }
 }
@@ -173,7 +182,9 @@ impl Times {
     }
 
     fn is_too_long_since(self, then: Self) -> bool {
-        self.waited.saturating_sub(then.waited) > self.run.saturating_sub(then.run).saturating_mul(TOO_LONG)
+        let (waited, run) = (self.waited.saturating_sub(then.waited), self.run.saturating_sub(then.run));
+        // A system that does not count says nothing of it.
+        run == 0 || waited > run.saturating_mul(TOO_LONG)
     }
 }
 
@@ -240,20 +251,26 @@ mod tests {
     #[test]
     fn a_thread_lets_go_of_a_processor_for_which_it_waits() {
         let then = Times { run: 1000, waited: 5000 };
-        let is_too_long = |run, waited| Times { run, waited }.is_too_long_since(then);
-        assert!(!is_too_long(1000, 5000));
-        assert!(!is_too_long(1100, 5400));
-        assert!(is_too_long(1100, 5401));
+        let lets_go = |run, waited| matches!(look_again(then, Some(Times { run, waited })), State::LetGo);
+        assert!(!lets_go(1100, 5000));
+        assert!(!lets_go(1100, 5400));
+        assert!(lets_go(1100, 5401));
+        assert!(lets_go(1000, 5000), "nothing is counted here");
+        assert!(matches!(look_again(then, None), State::LetGo));
+    }
+
+    #[test]
+    fn a_thread_that_does_not_do_well_may_go_anywhere_and_so_may_what_it_starts() {
         let everywhere = all().unwrap();
         let Some(apart) = Apart::new(everywhere, everywhere.count() as usize) else { return };
         let told = std::thread::spawn(move || {
             let first = (apart.keep_to_one(), own().count());
-            // It has waited, if only to begin; and it has not run since then, as far as it knows.
+            // It has not run since then, as far as it knows.
             STATE.set(State::Kept(Kept { starts: STARTS, then: Times { run: u64::MAX, waited: 0 } }));
             [first, (apart.keep_to_one(), own().count()), (apart.keep_to_one(), own().count())]
         });
-        let free = (None, everywhere.count());
-        assert_eq!(told.join().unwrap(), [(Some(everywhere), 1), free, free]);
+        let anywhere = (Some(everywhere), everywhere.count());
+        assert_eq!(told.join().unwrap(), [(Some(everywhere), 1), anywhere, anywhere]);
     }
 
     #[test]
