@@ -88,13 +88,14 @@ pub(crate) fn keep_to_one() -> Option<CpuSet> {
 
 /// Calls `start` while this thread may use all processors, as will what it starts.
 pub(crate) fn on_all<T>(start: impl FnOnce() -> T) -> T {
-    if matches!(STATE.get(), State::LetGo) {
+    let (state, own) = (STATE.get(), sched_getaffinity(None));
+    if matches!(state, State::Kept(_) | State::LetGo) {
         go_anywhere();
     }
-    let (State::Kept(_), Ok(own)) = (STATE.get(), sched_getaffinity(None)) else { return start() };
-    go_anywhere();
     let started = start();
-    if let Err(error) = sched_setaffinity(None, &own) {
+    if matches!(state, State::Kept(_))
+        && let Err(error) = own.and_then(|own| sched_setaffinity(None, &own))
+    {
         tracing::debug!(%error, "a thread is left to the scheduler");
     }
     started
@@ -165,7 +166,7 @@ fn look_again(then: Times, now: Option<Times>) -> State {
     match now {
         Some(now) if !now.is_too_long_since(then) => State::Kept(Kept { starts: 0, then: now }),
         _ => {
-            tracing::debug!("a thread lets go of its processor: others have it most of the time");
+            tracing::debug!("a thread lets go of its processor");
             State::LetGo
         }
     }

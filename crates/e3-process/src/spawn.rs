@@ -330,25 +330,6 @@ mod tests {
     }
 
     #[test]
-    fn a_child_goes_where_its_process_may_and_not_where_the_thread_keeps_to() {
-        use rustix::thread::sched_getaffinity;
-
-        let allowed = |status: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:"));
-            line.unwrap().trim().to_owned()
-        };
-        let own = || allowed(&std::fs::read_to_string("/proc/thread-self/status").unwrap());
-        let before = own();
-        let count = sched_getaffinity(None).unwrap().count() as usize;
-        processors::keep_threads_apart(count);
-        for _ in 0..2 {
-            assert_eq!(allowed(&printed("cat /proc/self/status", Path::new("/"))), before);
-        }
-        processors::use_all_processors();
-        assert_eq!(own(), before);
-    }
-
-    #[test]
     fn no_handler_runs_in_a_child_for_a_signal_that_came_early() {
         static HANDLED: AtomicI32 = AtomicI32::new(0);
         extern "C" fn handle(_: c_int) {
